@@ -1,0 +1,1 @@
+"""The embedded chain and the many-clients launcher."""

@@ -1,0 +1,1 @@
+"""Everything that knows Solana: accounts, transactions, run administration, the client loop."""

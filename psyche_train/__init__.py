@@ -1,0 +1,1 @@
+"""Everything that knows tensors, data and peers, and nothing of Solana."""
