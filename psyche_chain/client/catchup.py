@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import trio
+from psyche_train.network import FetchError
 
+from psyche_chain.chain.state import Checkpoint
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ledger import head, link, link_through
-from psyche_chain.client.ports import Network
-from psyche_chain.client.view import GENESIS, ChainView, CheckpointView, RoundStatus
+from psyche_chain.client.ports import Adapter, Network
+from psyche_chain.client.view import GENESIS, ChainView, RoundStatus
 from psyche_chain.client.weights import Weights
 from psyche_train.records import Accepted, RoundRecord
 
@@ -31,22 +32,6 @@ class NotYet(Exception):
     """The duty cannot be done now; it is tried again. The message says what is missing."""
 
 
-class CheckpointFiles(Protocol):
-    """How the client handles checkpoint files; implemented beside the trainer."""
-
-    def position_of(self, checkpoint: CheckpointView) -> Any:
-        """The trainer's position at an agreed checkpoint."""
-        ...
-
-    def verify(self, path: Path, weights_hash: bytes) -> None:
-        """Check a full model file against the chain's weights hash.
-
-        Raises:
-            ValueError: it is another model, or no model.
-        """
-        ...
-
-
 class CatchUp:
     """Folds closed rounds, from the ring, the own log or peers, and starts from a checkpoint if it must."""
 
@@ -54,17 +39,19 @@ class CatchUp:
         self,
         weights: Weights,
         network: Network,
-        files: CheckpointFiles,
+        adapter: Adapter,
         state_dir: Path,
         events: EventLog,
         *,
+        tier: int,
         own_slot: Callable[[], int | None],
     ) -> None:
         self._weights = weights
         self._network = network
-        self._files = files
+        self._adapter = adapter
         self._state_dir = state_dir
         self._events = events
+        self._tier = tier
         self._own_slot = own_slot
 
     async def fold(self, records: Sequence[RoundRecord], view: ChainView) -> None:
@@ -105,9 +92,7 @@ class CatchUp:
             return []
         try:
             candidates = await self._network.fetch_log(start, deadline_s=LOG_DEADLINE_S)
-        except Exception as error:
-            if not _is_network_error(error):
-                raise
+        except FetchError as error:
             raise NotYet(str(error)) from error
         return link_through(start, candidates, view)
 
@@ -143,9 +128,7 @@ class CatchUp:
                     max_bytes=MAX_UPDATE_BYTES,
                     holders=holders_of(view, record.number, accepted.slot),
                 )
-            except Exception as error:
-                if not _is_network_error(error):
-                    raise
+            except FetchError as error:
                 failures.append(str(error))
 
         async with trio.open_nursery() as nursery:
@@ -155,11 +138,11 @@ class CatchUp:
             raise NotYet(f"round {record.number}: {'; '.join(failures)}")
         return blobs
 
-    async def _restore(self, checkpoint: CheckpointView) -> None:
+    async def _restore(self, checkpoint: Checkpoint) -> None:
         path = self._local(checkpoint.history)
         if path is None:
             path = await self._download(checkpoint)
-        await self._weights.restore(path, self._files.position_of(checkpoint))
+        await self._weights.restore(path, self._adapter.position_of(checkpoint))
         self._events.emit("restore", step=checkpoint.step, path=path, history=checkpoint.history)
 
     def _local(self, history: bytes) -> Path | None:
@@ -173,39 +156,55 @@ class CatchUp:
                 return position.parent
         return None
 
-    async def _download(self, checkpoint: CheckpointView) -> Path:
-        if not checkpoint.uri.startswith(PEERS_SCHEME):
+    async def _download(self, checkpoint: Checkpoint) -> Path:
+        blob_id = blob_id_of(checkpoint.uri)
+        if blob_id is None:
             where = f"at {checkpoint.uri}" if checkpoint.uri else "nowhere"
             raise NotYet(f"the checkpoint of step {checkpoint.step} is {where}, not with peers")
         try:
-            blob_id = bytes.fromhex(checkpoint.uri.removeprefix(PEERS_SCHEME))
             data = await self._network.fetch(
                 blob_id, deadline_s=CHECKPOINT_DEADLINE_S, max_bytes=1 << 40, holders=()
             )
-        except Exception as error:
-            if not _is_network_error(error):
-                raise
+        except FetchError as error:
             raise NotYet(f"the checkpoint of step {checkpoint.step}: {error}") from error
         path = self._state_dir / f"download-{checkpoint.history.hex()[:16]}.safetensors"
         await trio.to_thread.run_sync(path.write_bytes, data)
         try:
-            await trio.to_thread.run_sync(self._files.verify, path, checkpoint.weights_hash)
+            await trio.to_thread.run_sync(self._adapter.verify, path, checkpoint.weights_hash)
         except ValueError as error:
             path.unlink()
             raise NotYet(f"the checkpoint of step {checkpoint.step} is not the agreed one: {error}") from None
         return path
 
-    async def _compare(self, checkpoint: CheckpointView) -> None:
-        """At the history of an agreed checkpoint the weights must have its hash."""
+    async def _compare(self, checkpoint: Checkpoint) -> None:
+        """At the history of an agreed checkpoint the full model must have the agreed hash."""
+        if self._tier != 0 or not checkpoint.agreed or self._weights.history != checkpoint.history:
+            return
+        if (found := await self._weights.weights_hash()) != checkpoint.weights_hash:
+            self._events.emit(
+                "error",
+                message=f"the weights at step {checkpoint.step} have hash {found.hex()}, agreed is "
+                f"{checkpoint.weights_hash.hex()}: taking the agreed weights",
+            )
+            await self._weights.restore(
+                await self._download(checkpoint), self._adapter.position_of(checkpoint)
+            )
+
+
+def blob_id_of(uri: str) -> bytes | None:
+    """The blob that a `peers:` uri names; None for any other uri."""
+    try:
+        blob_id = bytes.fromhex(uri.removeprefix(PEERS_SCHEME))
+    except ValueError:
+        return None
+    return blob_id if uri.startswith(PEERS_SCHEME) and len(blob_id) == 32 else None
 
 
 def holders_of(view: ChainView, number: int, slot: int) -> list[bytes]:
     """Peer keys of those who should have a blob: its author, and who attested its round."""
     round_ = view.round(number)
-    attested = sorted(round_.attested) if round_ is not None and round_.status >= RoundStatus.COMMITTED else []
+    attested = (
+        sorted(round_.attested) if round_ is not None and round_.status >= RoundStatus.COMMITTED else []
+    )
     slots = [slot, *(s for s in attested if s != slot)]
     return [view.slots[s].p2p_key for s in slots if s in view.slots]
-
-
-def _is_network_error(error: Exception) -> bool:
-    return type(error).__module__.startswith("psyche_train.network") or isinstance(error, ValueError)

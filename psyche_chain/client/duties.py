@@ -2,7 +2,7 @@
 
 `decide` is a pure function of one snapshot of the chain, the member's own state and the time. It remembers
 nothing: a member that crashed, slept or missed snapshots decides the same as one that watched all along.
-What the chain already shows as done is never decided again, and what is in `MyState.busy` is not decided twice.
+What the chain shows as done is never decided again, and what is in `MyState.busy` is not decided twice.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from psyche_chain.client.ledger import link
 from psyche_chain.client.view import (
     GENESIS,
-    NO_SLOT,
+    PRESENT,
     ChainView,
     MyState,
     Phase,
     RoundStatus,
     RoundView,
+    Slot,
     SlotStatus,
-    SlotView,
 )
 from psyche_train.records import RoundRecord
 
@@ -63,8 +63,6 @@ class Ready(Duty):
 
     slot: int
     epoch: int
-    nonce: int
-    """Of the snapshot: READY can be lost and said again within an epoch."""
 
     @property
     def key(self) -> str:
@@ -103,6 +101,11 @@ class Save(Weights):
 
     history: bytes
     step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Validate(Weights):
+    """Measure the validation loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,60 +235,61 @@ def decide(view: ChainView, me: MyState, now: float) -> list[Duty]:
     return duties
 
 
-def _leaving(slot: SlotView | None) -> Iterator[Duty]:
-    if slot is not None and slot.present:
-        yield Leave(slot.slot)
+def _leaving(slot: Slot | None) -> Iterator[Duty]:
+    if slot is not None and slot.status in PRESENT:
+        yield Leave(slot.index)
 
 
-def _all(view: ChainView, me: MyState, slot: SlotView | None, now: float) -> Iterator[Duty]:
+def _all(view: ChainView, me: MyState, slot: Slot | None, now: float) -> Iterator[Duty]:
     yield from _membership(view, me, slot)
-    if over := [r.number for r in view.rounds if r.status >= RoundStatus.COMMITTED]:
-        if max(over) > me.revealed:
-            yield Reveal(max(over))
+    over = max((r.number for r in view.rounds if r.status >= RoundStatus.COMMITTED), default=0)
+    if over > me.revealed:
+        yield Reveal(over)
     if slot is not None and slot.status == SlotStatus.ACTIVE:
         yield from _round(view, me, slot, now)
         if view.phase == Phase.COOLDOWN and me.history == view.history:
             yield from _cooldown(view, me, slot, now)
     yield from _weights(view, me, slot)
     yield from _blobs(view, me)
-    if slot is not None and slot.present and tick_due(view, now):
+    if slot is not None and slot.status in PRESENT and tick_due(view, now):
         yield Tick(view.nonce)
-    if view.phase == Phase.FINISHED and me.history == view.history and _is_saved(view, me):
+    at_head = me.loaded and me.history == view.history
+    if view.phase == Phase.FINISHED and at_head and _is_saved(view, me) and view.history in me.validated:
         yield Finish()
 
 
-def _membership(view: ChainView, me: MyState, slot: SlotView | None) -> Iterator[Duty]:
+def _membership(view: ChainView, me: MyState, slot: Slot | None) -> Iterator[Duty]:
     if view.phase in (Phase.UNINITIALIZED, Phase.FINISHED) or not me.contact:
         return
-    if slot is None or not slot.present:
+    if slot is None or slot.status not in PRESENT:
         yield Join()
     elif me.contact_on_chain is not None and me.contact_on_chain != me.contact:
         yield UpdateContact(me.contact)
 
 
-def _round(view: ChainView, me: MyState, slot: SlotView, now: float) -> Iterator[Duty]:
+def _round(view: ChainView, me: MyState, slot: Slot, now: float) -> Iterator[Duty]:
     """Commit, witness and ready of an active member."""
     round_ = view.open_round
-    if round_ is not None and _owes_training(round_, slot):
-        if blob_id := me.trained.get(round_.number):
-            yield Commit(slot.slot, round_.number, blob_id)
+    blob_id = me.trained.get(round_.number) if round_ is not None else None
+    if round_ is not None and blob_id is not None and _owes_training(round_, slot):
+        yield Commit(slot.index, round_.number, blob_id)
     for attested in view.rounds:
-        if attested.status == RoundStatus.COMMITTED and slot.slot in attested.witnesses - attested.attested:
+        if attested.status == RoundStatus.COMMITTED and slot.index in attested.witnesses - attested.attested:
             held = me.held.get(attested.number, frozenset()) & attested.committed
             given_up = me.given_up.get(attested.number, frozenset())
             last_call = view.phase == Phase.ROUND_WITNESS and now >= witness_deadline(view)
             if last_call or attested.committed <= held | given_up:
-                yield Witness(slot.slot, attested.number, held)
-    if view.phase in (Phase.WARMUP, *TRAINING) and not slot.ready:
-        if me.loaded and me.history == view.history:
-            yield Ready(slot.slot, view.epoch, view.nonce)
+                yield Witness(slot.index, attested.number, held)
+    at_head = me.loaded and me.history == view.history
+    if view.phase in (Phase.WARMUP, *TRAINING) and not slot.ready and at_head:
+        yield Ready(slot.index, view.epoch)
 
 
-def _owes_training(round_: RoundView, slot: SlotView) -> bool:
-    return round_.status == RoundStatus.OPEN and slot.slot in round_.assigned - round_.committed
+def _owes_training(round_: RoundView, slot: Slot) -> bool:
+    return round_.status == RoundStatus.OPEN and slot.index in round_.assigned - round_.committed
 
 
-def _weights(view: ChainView, me: MyState, slot: SlotView | None) -> Iterator[Duty]:
+def _weights(view: ChainView, me: MyState, slot: Slot | None) -> Iterator[Duty]:
     """Load, fold, catch up, save or train: the first that applies."""
     if not me.loaded:
         yield Load()
@@ -297,11 +301,14 @@ def _weights(view: ChainView, me: MyState, slot: SlotView | None) -> Iterator[Du
         yield Fold(tuple(records))
     elif view.phase not in TRAINING and not _is_saved(view, me):
         yield Save(view.history, view.step)
+    elif view.phase not in TRAINING and view.history not in me.validated:
+        yield Validate()
     else:
-        round_ = view.open_round
-        if round_ is not None and slot is not None and slot.status == SlotStatus.ACTIVE:
-            if _owes_training(round_, slot) and round_.number not in me.trained:
-                yield Train(round_, slot.slot)
+        round_, is_active = view.open_round, slot is not None and slot.status == SlotStatus.ACTIVE
+        if round_ is None or slot is None or not is_active or round_.number in me.trained:
+            return
+        if _owes_training(round_, slot):
+            yield Train(round_, slot.index)
 
 
 def _is_saved(view: ChainView, me: MyState) -> bool:
@@ -314,42 +321,42 @@ def _blobs(view: ChainView, me: MyState) -> Iterator[Duty]:
         if round_.status == RoundStatus.COMMITTED:
             held = me.held.get(round_.number, frozenset())
             for slot in sorted(round_.committed - held):
-                if commitment := round_.commitments.get(slot):
-                    yield Fetch(round_.number, slot, commitment)
+                yield Fetch(round_.number, slot, round_.commitments[slot])
 
 
-def _cooldown(view: ChainView, me: MyState, slot: SlotView, now: float) -> Iterator[Duty]:
+def _cooldown(view: ChainView, me: MyState, slot: Slot, now: float) -> Iterator[Duty]:
     if not _is_saved(view, me):
         return
     if not slot.attested and not view.uri_missing:
-        yield Attest(slot.slot, view.step, view.history)
+        yield Attest(slot.index, view.step, view.history)
     if slot.tier != 0:
         return
     uri = me.uris.get(view.history)
     if uri is None:
         if view.history != GENESIS:
             yield Offer(view.history)
-    elif view.uri_missing and view.pending.history == view.history:
-        if view.uploader == slot.slot or (_uploader_is_gone(view) and now >= _takeover(view, slot)):
-            yield Record(slot.slot, view.step, uri)
+        return
+    is_mine = view.uploader == slot.index or (_uploader_is_gone(view) and now >= _takeover(view, slot))
+    if view.uri_missing and view.pending.history == view.history and is_mine:
+        yield Record(slot.index, view.step, uri)
 
 
 def _uploader_is_gone(view: ChainView) -> bool:
     """Whether the program lets any active tier-0 member record the uri."""
-    uploader = view.slots.get(view.uploader) if view.uploader != NO_SLOT else None
+    uploader = view.slots.get(view.uploader) if view.uploader is not None else None
     return uploader is None or uploader.status != SlotStatus.ACTIVE or not uploader.ready
 
 
-def _takeover(view: ChainView, slot: SlotView) -> float:
-    """When this tier-0 member steps in for a lost uploader: one after the other, from a quarter of the time on."""
-    full = [s.slot for s in view.active() if s.tier == 0 and s.slot != view.uploader]
-    turn = full.index(slot.slot) if slot.slot in full else 0
-    return view.phase_start + view.limits.cooldown_time * min(0.25 + 0.1 * turn, 0.9)
+def _takeover(view: ChainView, slot: Slot) -> float:
+    """When this member steps in for a lost uploader: one after the other, from a quarter of the time on."""
+    full = [s.index for s in view.active() if s.tier == 0 and s.index != view.uploader]
+    turn = full.index(slot.index) if slot.index in full else 0
+    return view.phase_start + view.config.cooldown_time * min(0.25 + 0.1 * turn, 0.9)
 
 
 def witness_deadline(view: ChainView) -> float:
     """Time at which a witness attests what it has: early enough to land before the witness time is over."""
-    time_s = view.limits.round_witness_time
+    time_s = view.config.round_witness_time
     margin_s = min(max(1.0, time_s / 4), 5.0, time_s / 2)
     return view.phase_start + time_s - margin_s
 
@@ -362,27 +369,25 @@ def training_is_over(view: ChainView, number: int, slot: int) -> bool:
 
 def tick_due(view: ChainView, now: float) -> bool:
     """Whether the run would move on if somebody sent `tick` now, as far as a member can tell."""
-    limits, since = view.limits, now - view.phase_start
+    config, since = view.config, now - view.phase_start
     match view.phase:
         case Phase.WAITING_FOR_MEMBERS:
             present = view.present()
             full = sum(s.tier == 0 for s in present)
             return view.pause_requested or (
-                len(present) >= limits.init_min_clients
-                and full >= max(1, limits.min_full_members)
-                and since >= limits.waiting_for_members_extra_time
+                len(present) >= config.init_min_clients
+                and full >= max(1, config.min_full_members)
+                and since >= config.waiting_for_members_extra_time
             )
         case Phase.WARMUP:
             everyone = all(s.ready for s in view.active())
-            return view.pause_requested or everyone or since >= limits.warmup_time
+            return view.pause_requested or everyone or since >= config.warmup_time
         case Phase.ROUND_TRAIN:
-            return since >= limits.max_round_train_time or (
-                _all_committed(view) and _all_attested(view)
-            )
+            return since >= config.max_round_train_time or (_all_committed(view) and _all_attested(view))
         case Phase.ROUND_WITNESS:
-            return since >= limits.round_witness_time or _all_attested(view)
+            return since >= config.round_witness_time or _all_attested(view)
         case Phase.COOLDOWN:
-            return since >= limits.cooldown_time
+            return since >= config.cooldown_time
         case _:
             return False
 
@@ -411,6 +416,6 @@ def state_of(view: ChainView, me: MyState) -> str:
     round_ = view.open_round
     if round_ is not None and _owes_training(round_, slot):
         return "training"
-    if any(r.status == RoundStatus.COMMITTED and slot.slot in r.witnesses - r.attested for r in view.rounds):
+    if any(r.status == RoundStatus.COMMITTED and slot.index in r.witnesses - r.attested for r in view.rounds):
         return "witnessing"
     return "idle"

@@ -16,8 +16,8 @@ def record_of(view: ChainView, round_: RoundView) -> RoundRecord | None:
     """The record that closing `round_` hashed, or None if the account no longer shows all of it."""
     accepted = []
     for slot in sorted(round_.accepted):
-        member, commitment = view.slots.get(slot), round_.commitments.get(slot)
-        if member is None or commitment is None:
+        member, commitment = view.slots.get(slot), round_.commitments[slot]
+        if member is None:
             return None
         accepted.append(Accepted(slot=slot, tier=member.tier, weight=member.weight, commitment=commitment))
     return RoundRecord(
@@ -28,14 +28,14 @@ def record_of(view: ChainView, round_: RoundView) -> RoundRecord | None:
         seed=round_.seed,
         data_index=round_.data_index,
         samples=round_.samples,
-        assigned=slots_to_bytes(round_.assigned),
+        assigned=round_.assigned_bits,
         spec_hash=view.spec_hash,
         accepted=tuple(accepted),
     )
 
 
 def ring_records(view: ChainView) -> list[RoundRecord]:
-    """Records of the closed rounds at the end of the log, oldest first, as far back as the ring shows them."""
+    """Records of the closed rounds at the end of the log, oldest first, as far back as the ring goes."""
     records: list[RoundRecord] = []
     closed = [r for r in view.rounds if r.status == RoundStatus.CLOSED]
     for round_ in reversed(closed):
@@ -92,11 +92,3 @@ def link_through(
         if view.checkpoint.agreed and view.checkpoint.history in histories[1:]:
             to_checkpoint = list(candidate[: histories.index(view.checkpoint.history)])
     return to_checkpoint
-
-
-def slots_to_bytes(slots: Iterable[int]) -> bytes:
-    """A set of slots as the program keeps it: 256 bits, bit i of little-endian word i // 64 for slot i."""
-    bits = 0
-    for slot in slots:
-        bits |= 1 << slot
-    return bits.to_bytes(32, "little")

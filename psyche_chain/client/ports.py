@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from solders.pubkey import Pubkey
+
+from psyche_chain.chain.state import Checkpoint, RoundView
 from psyche_chain.client.view import ChainView
 from psyche_train.records import RoundRecord
 
@@ -41,7 +44,7 @@ class Member:
     """One membership account."""
 
     slot: int
-    wallet: bytes
+    wallet: Pubkey
     p2p_key: bytes
     contact: str
     """Comma-separated multiaddrs."""
@@ -104,3 +107,35 @@ class Model(Protocol):
     def restore(self, path: Path, position: Any) -> None: ...
     def reset(self) -> None: ...
     def validation_loss(self) -> float: ...
+
+
+class Adapter(Protocol):
+    """The client's values in the trainer's and the network's own types."""
+
+    def job(self, round_: RoundView, slot: int, tier: int, share: Sequence[range]) -> Any:
+        """What `Model.train` takes."""
+        ...
+
+    def expected(self, round_: RoundView, slot: int, tier: int, share: Sequence[range]) -> Any:
+        """What `Model.check` compares a blob with."""
+        ...
+
+    def position_of(self, checkpoint: Checkpoint) -> Any:
+        """The trainer's position at an agreed checkpoint."""
+        ...
+
+    def verify(self, path: Path, weights_hash: bytes) -> None:
+        """Check a full model file against the chain's weights hash.
+
+        Raises:
+            ValueError: it is another model, or no model.
+        """
+        ...
+
+    def peer(self, key: bytes, addrs: tuple[str, ...], slot: int) -> Any:
+        """What `Network.set_members` takes."""
+        ...
+
+    async def stored(self, blob_id: bytes) -> bytes | None:
+        """A blob that is on this disk."""
+        ...

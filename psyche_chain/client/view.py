@@ -7,122 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 
-GENESIS = bytes(32)
-"""History of a run in which no round was closed yet."""
+from solders.pubkey import Pubkey
 
-NO_SLOT = 0xFFFF
-"""`ChainView.uploader` when nobody was drawn."""
+from psyche_chain.chain.state import (
+    ChainConfig,
+    Checkpoint,
+    Phase,
+    RoundStatus,
+    RoundView,
+    RunState,
+    Slot,
+    SlotStatus,
+)
+from psyche_train.records import GENESIS
 
+__all__ = ["GENESIS", "ChainView", "MyState", "Phase", "RoundStatus", "RoundView", "Slot", "SlotStatus"]
 
-class Phase(IntEnum):
-    """Phase of a run, numbered as in the program."""
-
-    UNINITIALIZED = 0
-    WAITING_FOR_MEMBERS = 1
-    WARMUP = 2
-    ROUND_TRAIN = 3
-    ROUND_WITNESS = 4
-    COOLDOWN = 5
-    FINISHED = 6
-    PAUSED = 7
-
-
-class SlotStatus(IntEnum):
-    """What a slot of the member table stands for."""
-
-    FREE = 0
-    WAITING = 1
-    """Present, admitted at the next epoch."""
-    ACTIVE = 2
-    """Takes part in this epoch."""
-    DEPARTED = 3
-    """Gone; the slot is kept while it has unsettled pay or a live round names it."""
-
-
-class RoundStatus(IntEnum):
-    """How far a round of the ring is."""
-
-    EMPTY = 0
-    OPEN = 1
-    COMMITTED = 2
-    """Its commits are over: blobs may be served, witnesses attest."""
-    CLOSED = 3
-
-
-@dataclass(frozen=True, slots=True)
-class SlotView:
-    """One present or departed member of the table."""
-
-    slot: int
-    wallet: bytes
-    p2p_key: bytes
-    status: SlotStatus
-    tier: int
-    weight: int
-    ready: bool = False
-    attested: bool = False
-    """Voted for a checkpoint in this cooldown."""
-
-    @property
-    def present(self) -> bool:
-        """Waiting for an epoch or in one."""
-        return self.status in (SlotStatus.WAITING, SlotStatus.ACTIVE)
-
-
-@dataclass(frozen=True, slots=True)
-class RoundView:
-    """One round of the ring. Sets hold slots; `commitments` holds the blob id of every slot in `committed`."""
-
-    number: int
-    step: int
-    epoch: int
-    data_index: int
-    seed: bytes
-    trained: bool
-    status: RoundStatus
-    samples: int = 0
-    fills: tuple[range, ...] = ()
-    """Returned sample intervals that this round takes first."""
-    assigned: frozenset[int] = frozenset()
-    committed: frozenset[int] = frozenset()
-    witnesses: frozenset[int] = frozenset()
-    attested: frozenset[int] = frozenset()
-    accepted: frozenset[int] = frozenset()
-    commitments: Mapping[int, bytes] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointView:
-    """An agreed (or, in a cooldown, about to be agreed) checkpoint."""
-
-    agreed: bool = False
-    weights_hash: bytes = bytes(32)
-    history: bytes = GENESIS
-    step: int = 0
-    round: int = 0
-    """Number of the next round at that point."""
-    data_index: int = 0
-    epoch: int = 0
-    uri: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The parts of the run's configuration that duties depend on. Times in seconds."""
-
-    warmup_time: int
-    cooldown_time: int
-    max_round_train_time: int
-    round_witness_time: int
-    epoch_time: int
-    waiting_for_members_extra_time: int
-    total_steps: int
-    init_min_clients: int
-    min_clients: int
-    min_full_members: int
-    max_tier: int
+PRESENT = frozenset({SlotStatus.WAITING, SlotStatus.ACTIVE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +42,43 @@ class ChainView:
     spec_hash: bytes
     phase_start: int
     epoch_start: int
-    limits: Limits
+    config: ChainConfig
+    checkpoint: Checkpoint
+    """The last agreed one."""
+    pending: Checkpoint
+    """In Cooldown: the one that is being agreed."""
     rounds: tuple[RoundView, ...] = ()
     """The rounds in the ring, ascending by number."""
-    slots: Mapping[int, SlotView] = field(default_factory=dict)
+    slots: Mapping[int, Slot] = field(default_factory=dict)
     """Every slot that is not free."""
-    capacity: int = 16
-    checkpoint: CheckpointView = CheckpointView()
-    pending: CheckpointView = CheckpointView()
-    uploader: int = NO_SLOT
+    uploader: int | None = None
     pause_requested: bool = False
     uri_missing: bool = False
     """In Cooldown: the weights are agreed, the uri is not recorded yet."""
+
+    @classmethod
+    def of(cls, state: RunState) -> ChainView:
+        """Take what duties depend on out of a decoded account."""
+        return cls(
+            nonce=state.nonce,
+            chain_slot=state.seen_at,
+            phase=state.phase,
+            epoch=state.epoch,
+            step=state.step,
+            next_round=state.next_round,
+            history=state.history,
+            spec_hash=state.spec_hash,
+            phase_start=state.phase_start,
+            epoch_start=state.epoch_start,
+            config=state.config,
+            checkpoint=state.checkpoint,
+            pending=state.pending,
+            rounds=state.rounds,
+            slots={slot.index: slot for slot in state.members()},
+            uploader=state.uploader,
+            pause_requested=state.pause_requested,
+            uri_missing=state.uri_missing,
+        )
 
     @property
     def open_round(self) -> RoundView | None:
@@ -164,17 +91,16 @@ class ChainView:
         """The round of that number, if it is in the ring."""
         return next((r for r in self.rounds if r.number == number), None)
 
-    def slot_of(self, wallet: bytes) -> SlotView | None:
+    def slot_of(self, wallet: Pubkey) -> Slot | None:
         """The slot that belongs to a wallet: the present one before a departed one."""
         own = [s for s in self.slots.values() if s.wallet == wallet]
-        own.sort(key=lambda s: (not s.present, s.slot))
-        return own[0] if own else None
+        return min(own, key=lambda s: (s.status not in PRESENT, s.index), default=None)
 
-    def present(self) -> list[SlotView]:
+    def present(self) -> list[Slot]:
         """Members that wait for an epoch or are in one, by slot."""
-        return [s for _, s in sorted(self.slots.items()) if s.present]
+        return [s for _, s in sorted(self.slots.items()) if s.status in PRESENT]
 
-    def active(self) -> list[SlotView]:
+    def active(self) -> list[Slot]:
         """Members of this epoch, by slot."""
         return [s for _, s in sorted(self.slots.items()) if s.status == SlotStatus.ACTIVE]
 
@@ -183,7 +109,7 @@ class ChainView:
 class MyState:
     """What this member has done and holds, as far as duties depend on it."""
 
-    wallet: bytes
+    wallet: Pubkey
     loaded: bool = False
     """The model is in memory."""
     history: bytes = GENESIS
@@ -197,7 +123,9 @@ class MyState:
     revealed: int = 0
     """Blobs of rounds up to this number are served."""
     saved: frozenset[bytes] = frozenset()
-    """Histories of the checkpoints on this disk."""
+    """Histories of the checkpoints that this process wrote."""
+    validated: frozenset[bytes] = frozenset()
+    """Histories at which the validation loss was measured."""
     uris: Mapping[bytes, str] = field(default_factory=dict)
     """History -> uri under which this member offers the checkpoint of that history."""
     contact: str = ""
