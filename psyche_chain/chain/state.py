@@ -395,7 +395,10 @@ class RunState:
             for name in ("assigned", "committed", "witnesses", "attested", "accepted")
         }
         return RoundView(
-            **{name: int(raw[name]) for name in ("number", "step", "epoch", "data_index", "opened_at", "samples")},
+            **{
+                name: int(raw[name])
+                for name in ("number", "step", "epoch", "data_index", "opened_at", "samples")
+            },
             **sets,
             seed=raw["seed"].tobytes(),
             assigned_bits=raw["assigned"].tobytes(),
@@ -454,7 +457,16 @@ def _checkpoint(raw: Any) -> Checkpoint:
 
 def _slot(index: int, raw: Any) -> Slot:
     flags = int(raw["flags"])
-    numbers = ("earned", "last_epoch", "weight", "next_weight", "missed", "missed_warmups", "tier", "next_tier")
+    numbers = (
+        "earned",
+        "last_epoch",
+        "weight",
+        "next_weight",
+        "missed",
+        "missed_warmups",
+        "tier",
+        "next_tier",
+    )
     return Slot(
         index=index,
         wallet=Pubkey.from_bytes(raw["wallet"].tobytes()),
