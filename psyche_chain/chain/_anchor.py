@@ -1,7 +1,8 @@
 """The only module that touches anchorpy: Borsh by IDL, in and out, as plain values.
 
-anchorpy (the `anchorpy3` distribution) reads the current IDL format. Its quirks stay here: arguments are deep-copied,
-so keys must be picklable; structures may be given as dicts; enumerations need anchorpy's own constructors.
+anchorpy (the `anchorpy3` distribution) reads the current IDL format. Its quirks stay here: arguments are
+deep-copied, so keys must be picklable; structures may be given as dicts; enumerations need anchorpy's own
+constructors.
 """
 
 import base64
@@ -81,7 +82,7 @@ class AnchorProgram:
     def instruction(
         self, name: str, args: Mapping[str, Any], accounts: Mapping[str, Pubkey | None]
     ) -> Instruction:
-        """Build an instruction. An optional account that is absent is None; accounts with a fixed address may be left out.
+        """Build an instruction. Absent optional accounts are None; those with a fixed address may be left out.
 
         Raises:
             KeyError, ValueError: names or values do not fit the IDL (a bug of the caller).
@@ -102,7 +103,7 @@ class AnchorProgram:
         data = self._coder.instruction.build(NamedInstruction(name=name, data=dict(args)))
         return Instruction(self.id, data, metas)
 
-    def variant(self, enum: str, name: str, *values: Any, **named: Any) -> Any:
+    def variant(self, enum: str, name: str, /, *values: Any, **named: Any) -> Any:
         """A value of an enumeration, to be passed as an argument of `instruction`."""
         python_type = _idl_typedef_to_python_type(self._types[enum], self._all_types)
         return getattr(python_type, name)(*values, **named)
@@ -136,9 +137,8 @@ class AnchorProgram:
             elif len(words) >= 3 and words[0] == "Program" and words[2].rstrip(":") in ("success", "failed"):
                 stack = stack[:-1]
             elif line.startswith("Program data: ") and stack and stack[-1] == str(self.id):
-                if (event := self._event(line.removeprefix("Program data: "))) is not None:
-                    found.append(event)
-        return found
+                found.append(self._event(line.removeprefix("Program data: ")))
+        return [event for event in found if event is not None]
 
     def _event(self, text: str) -> Event | None:
         try:

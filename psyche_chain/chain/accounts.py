@@ -253,7 +253,7 @@ async def fetch_state(rpc: RpcPool, run: Run) -> RunState:
 
 
 async def fetch_snapshot(rpc: RpcPool, run: Run, *, deadline_s: float | None = None) -> Snapshot:
-    """Newest confirmed `RunState` with the chain's clock at that slot; never older than one returned before."""
+    """Newest confirmed `RunState` with the chain's clock at that slot; never older than a former one."""
     account, clock = await queries.get_accounts(rpc, [run.run_state, CLOCK_ID], deadline_s=deadline_s)
     if account is None:
         raise NotFoundError(f"the state account {run.run_state} of run {run.run_id} does not exist")

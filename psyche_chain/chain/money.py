@@ -111,9 +111,9 @@ class PoolActions:
     def __init__(self, *, payer: Pubkey, authority: Pubkey, run: Pubkey, run_state: Pubkey) -> None:
         self._accounts = (payer, authority, run, run_state)
 
-    def _action(self, name: str, *values: Any, **named: Any) -> Instruction:
+    def _action(self, variant: str, /, *values: Any, **named: Any) -> Instruction:
         return _update_pool(
-            program("treasurer").variant("PoolAction", name, *values, **named), *self._accounts
+            program("treasurer").variant("PoolAction", variant, *values, **named), *self._accounts
         )
 
     def configure(self, config: ChainConfig) -> Instruction:

@@ -16,7 +16,7 @@ _HINTS: Final = {
     "ConstraintSeeds": "an account does not belong to this run; check RUN and --keypair",
     "ConstraintHasOne": "this wallet is not the authority of the account; check --keypair",
     "ConstraintAddress": "an account does not belong to this run; check RUN and --keypair",
-    "AccountNotInitialized": "an account that is needed does not exist yet; look with: psyche-chain show RUN --json",
+    "AccountNotInitialized": "an account that is needed does not exist yet; see: psyche-chain show RUN",
     "AccountNotSigner": "sign with the wallet that owns the account: --keypair",
     "InstructionFallbackNotFound": "the program on this cluster is of another version; check --rpc",
     "InstructionDidNotDeserialize": "the program on this cluster is of another version; check --rpc",

@@ -1,13 +1,13 @@
 """JSON-RPC over several endpoints, under trio.
 
-Reads go to the healthiest endpoint and fail over to the next; retries wait with jitter; every call has a deadline.
-Answers that carry a slot are compared with the newest slot that any endpoint has shown, so that a node that lags
-behind is never believed over a newer answer. Everything is read at commitment `confirmed`.
+Reads go to the healthiest endpoint and fail over to the next; retries wait with jitter; every call has a
+deadline. Answers that carry a slot are compared with the newest slot that any endpoint has shown, so that a
+node that lags behind is never believed over a newer answer. Everything is read at commitment `confirmed`.
 
 Resource handling: the pool owns one HTTP client per endpoint; use it as an async context manager.
 
-Error handling: `RpcError` when an endpoint answered and another try would not change the answer, `RpcUnavailable`
-when no endpoint gave a usable answer in time. Nothing else escapes but `trio.Cancelled`.
+Error handling: `RpcError` when an endpoint answered and another try would not change the answer,
+`RpcUnavailable` when no endpoint gave a usable answer in time. Nothing else escapes but `trio.Cancelled`.
 """
 
 import itertools
@@ -141,7 +141,7 @@ class RpcPool:
         ]
 
     def _order(self) -> list[_Endpoint]:
-        """Endpoints to try, best first; resting ones last. Position breaks near ties, so that the first is preferred."""
+        """Endpoints to try, best first and resting ones last; the earlier one where they are about equal."""
         now = trio.current_time()
         return [
             e
@@ -221,7 +221,7 @@ class RpcPool:
         return answer["result"]
 
     def observe(self, slot: int) -> None:
-        """Remember a slot that the chain has certainly reached (for example, where an own transaction landed)."""
+        """Remember a slot that the chain has certainly reached, such as that of an own transaction."""
         self.newest_slot = max(self.newest_slot, slot)
 
     async def call_at_slot(

@@ -1,8 +1,9 @@
 """Send transactions so that they land once, or are known never to land.
 
-A transaction is simulated first: its compute units set the limit, and a refusal is told before anything is paid. It is
-then signed, sent, and sent again every two seconds until an endpoint shows it confirmed or the chain has passed the
-last block height of its blockhash; only after that is it built anew with a fresh blockhash, so it cannot run twice.
+A transaction is simulated first: its compute units set the limit, and a refusal is told before anything is
+paid. It is then signed, sent, and sent again every two seconds until an endpoint shows it confirmed or the
+chain has passed the last block height of its blockhash; only after that is it built anew with a fresh
+blockhash, so it cannot run twice.
 """
 
 import logging
@@ -118,8 +119,8 @@ class Sender:
             instructions: without compute-budget ones; they are added.
             signers: besides the payer.
             label: what is being done, in the user's words; begins every error message.
-            min_units: least compute-unit limit, for instructions that may have to do more than the simulation showed
-                (one that can make a phase due needs 200,000).
+            min_units: least compute-unit limit, for instructions that may have to do more than the simulation
+            showed (one that can make a phase due needs 200,000).
             deadline_s: instead of the policy's.
 
         Raises:
@@ -159,7 +160,7 @@ class Sender:
         raise TransactionExpired(
             f"{label}: not confirmed within {limit_s:g} s"
             + (f" (last signature {signature})" if signature else ""),
-            "the cluster may be busy; look whether it landed with psyche-chain status RUN, then run the command again",
+            "the cluster may be busy; look with psyche-chain status RUN, then run the command again",
         )
 
     def _sign(
