@@ -1,3 +1,3 @@
-"""Everything of this project that knows Solana: programs, accounts, run administration, the member's client."""
+"""Everything that knows Solana: programs, accounts, run administration, the member's client."""
 
 __version__ = "0.1.0"

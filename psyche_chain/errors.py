@@ -13,8 +13,8 @@
         ├── DecodeError      account bytes that are not what they should be
         └── ProgramError     a program refused
 
-Each carries one sentence that says what happened and where, a hint that says what to do next, and the exit status of
-the command. They are rendered in one place, `psyche_chain.cli.main.main`.
+Each carries one sentence that says what happened and where, a hint that says what to do next, and the exit
+status of the command. They are rendered in one place, `psyche_chain.cli.main.main`.
 """
 
 from psyche_chain.cli import exit_codes

@@ -1,7 +1,8 @@
 """NumPy dtypes of `RunState`, field by field as in the program (`programs/coordinator/src/state`).
 
-Every structure is `#[repr(C)]` and little-endian. Paddings are written out, as they are in Rust, so that an offset
-never depends on a rule of this module; a test compares each of them with `programs/coordinator/layout.json`.
+Every structure is `#[repr(C)]` and little-endian. Paddings are written out, as they are in Rust, so that an
+offset never depends on a rule of this module; a test compares each of them with
+`programs/coordinator/layout.json`.
 """
 
 from functools import lru_cache

@@ -1,7 +1,8 @@
 """`RunState` as a snapshot: bytes of the account in, typed and validated values out.
 
-A snapshot is immutable and is checked completely before anything of it is used: owner, discriminator, version,
-capacity, exact size, and every number that indexes something. Arbitrary bytes give `DecodeError`, nothing else.
+A snapshot is immutable and is checked completely before anything of it is used: owner, discriminator,
+version, capacity, exact size, and every number that indexes something. Arbitrary bytes give `DecodeError`,
+nothing else.
 """
 
 from collections.abc import Iterator
@@ -390,12 +391,15 @@ class RunState:
 
     def _round(self, index: int) -> RoundView:
         raw = self._header["rounds"][index]
-        sets = {
+        numbers: dict[str, Any] = {
+            name: int(raw[name]) for name in ("number", "step", "epoch", "data_index", "opened_at", "samples")
+        }
+        sets: dict[str, Any] = {
             name: bits_to_set(raw[name], self.capacity)
             for name in ("assigned", "committed", "witnesses", "attested", "accepted")
         }
         return RoundView(
-            **{name: int(raw[name]) for name in ("number", "step", "epoch", "data_index", "opened_at", "samples")},
+            **numbers,
             **sets,
             seed=raw["seed"].tobytes(),
             assigned_bits=raw["assigned"].tobytes(),
@@ -454,7 +458,16 @@ def _checkpoint(raw: Any) -> Checkpoint:
 
 def _slot(index: int, raw: Any) -> Slot:
     flags = int(raw["flags"])
-    numbers = ("earned", "last_epoch", "weight", "next_weight", "missed", "missed_warmups", "tier", "next_tier")
+    numbers = (
+        "earned",
+        "last_epoch",
+        "weight",
+        "next_weight",
+        "missed",
+        "missed_warmups",
+        "tier",
+        "next_tier",
+    )
     return Slot(
         index=index,
         wallet=Pubkey.from_bytes(raw["wallet"].tobytes()),
