@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import trio
-from psyche_train.network import FetchError
+from psyche_train.network.types import FetchError
 from solders.pubkey import Pubkey
 
 from psyche_chain.client import duties
@@ -23,12 +23,18 @@ from psyche_chain.client.catchup import (
 from psyche_chain.client.duties import Duty
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Adapter, Chain, Network
-from psyche_chain.client.view import ChainView, MyState, RoundStatus, RoundView
+from psyche_chain.client.view import ChainView, MyState, RoundView
 from psyche_chain.client.weights import Weights
 from psyche_train.assign import intervals
 
-GIVE_UP_S = 2.0
-"""A blob that failed for this long, and at least twice, does not hold up an attestation."""
+
+def patience_s(view: ChainView) -> float:
+    """How long a witness tries to get a blob before it is ready to attest without it.
+
+    The run's witness time is meant to be enough for everyone's blobs; half of it without success is a failure.
+    """
+    return min(15.0, max(2.0, view.config.round_witness_time / 2))
+
 
 
 @dataclass(slots=True)
@@ -38,7 +44,7 @@ class Memory:
     trained: dict[int, bytes] = field(default_factory=dict)
     held: dict[int, set[int]] = field(default_factory=dict)
     given_up: dict[int, set[int]] = field(default_factory=dict)
-    first_failure: dict[tuple[int, int], float] = field(default_factory=dict)
+    first_try: dict[tuple[int, int], float] = field(default_factory=dict)
     revealed: int = 0
     uris: dict[bytes, str] = field(default_factory=dict)
     contact: str = ""
@@ -50,7 +56,7 @@ class Memory:
         for by_round in (self.trained, self.held, self.given_up):
             for old in [r for r in by_round if r < number]:
                 del by_round[old]
-        self.first_failure = {k: v for k, v in self.first_failure.items() if k[0] >= number}
+        self.first_try = {k: v for k, v in self.first_try.items() if k[0] >= number}
 
 
 class Acts:
@@ -188,7 +194,6 @@ class Acts:
         match duty:
             case duties.Load():
                 await self._weights.load()
-                await self._hide_again(view)
             case duties.Fold(records):
                 await self._catch_up.fold(records, view)
             case duties.CatchUp():
@@ -233,18 +238,17 @@ class Acts:
         member = view.slots.get(duty.slot)
         if round_ is None or member is None:
             return
-        deadline_s = min(15.0, max(2.0, view.config.round_witness_time))
+        limit_s = patience_s(view)
+        started = self._memory.first_try.setdefault((duty.round, duty.slot), trio.current_time())
         try:
             blob = await self._network.fetch(
                 duty.blob_id,
-                deadline_s=deadline_s,
+                deadline_s=limit_s,
                 max_bytes=MAX_UPDATE_BYTES,
                 holders=holders_of(view, duty.round, duty.slot),
             )
         except FetchError as error:
-            key = (duty.round, duty.slot)
-            first = self._memory.first_failure.setdefault(key, trio.current_time() - 0.001)
-            if trio.current_time() >= first + GIVE_UP_S:
+            if trio.current_time() >= started + limit_s:
                 self._memory.given_up.setdefault(duty.round, set()).add(duty.slot)
             raise NotYet(str(error)) from error
         try:
@@ -270,18 +274,6 @@ class Acts:
         data = await trio.to_thread.run_sync(path.read_bytes)
         blob_id = await self._network.publish(data)
         self._memory.uris[history] = PEERS_SCHEME + blob_id.hex()
-
-    async def _hide_again(self, view: ChainView) -> None:
-        """After a restart in mid-round: the own blob that is committed is served when its time comes."""
-        own = view.slot_of(self._wallet)
-        for round_ in view.rounds:
-            if own is None or own.index not in round_.committed or round_.status == RoundStatus.CLOSED:
-                continue
-            commitment = round_.commitments[own.index]
-            if blob := await self._adapter.stored(commitment):
-                await self._network.publish(blob, hidden_until=round_.number)
-                self._memory.trained[round_.number] = commitment
-                self._memory.revealed = min(self._memory.revealed, round_.number - 1)
 
     async def _prune(self, view: ChainView) -> None:
         """Keep the blobs from the last agreed checkpoint on; nobody who can catch up needs older ones."""

@@ -7,11 +7,11 @@ history is right, records lead to it, blobs hold the updates, and a checkpoint i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
-from psyche_train.network import FetchError
+from psyche_train.network.types import FetchError, NetworkError
 
 from psyche_chain.chain.state import Checkpoint
 from psyche_chain.client.events import EventLog
@@ -44,7 +44,6 @@ class CatchUp:
         events: EventLog,
         *,
         tier: int,
-        own_slot: Callable[[], int | None],
     ) -> None:
         self._weights = weights
         self._network = network
@@ -52,7 +51,6 @@ class CatchUp:
         self._state_dir = state_dir
         self._events = events
         self._tier = tier
-        self._own_slot = own_slot
 
     async def fold(self, records: Sequence[RoundRecord], view: ChainView) -> None:
         """Fold verified records in order.
@@ -62,7 +60,7 @@ class CatchUp:
         """
         for record in records:
             blobs = await self._gather(record, view)
-            await self._weights.fold(record, blobs, self._own_slot())
+            await self._weights.fold(record, blobs)
         await self._compare(view.checkpoint)
 
     async def catch_up(self, view: ChainView) -> None:
@@ -92,7 +90,7 @@ class CatchUp:
             return []
         try:
             candidates = await self._network.fetch_log(start, deadline_s=LOG_DEADLINE_S)
-        except FetchError as error:
+        except NetworkError as error:
             raise NotYet(str(error)) from error
         return link_through(start, candidates, view)
 

@@ -135,7 +135,3 @@ class Adapter(Protocol):
     def peer(self, key: bytes, addrs: tuple[str, ...], slot: int) -> Any:
         """What `Network.set_members` takes."""
         ...
-
-    async def stored(self, blob_id: bytes) -> bytes | None:
-        """A blob that is on this disk."""
-        ...

@@ -43,7 +43,8 @@ class Weights:
         self.step = 0
         self.saved: dict[bytes, Saved] = {}
         self.validated: set[bytes] = set()
-        self._trained_here: set[int] = set()
+        self._trained_here: dict[int, int] = {}
+        """Round -> own slot, of trainings whose update this process still knows."""
 
     @property
     def loaded(self) -> bool:
@@ -73,7 +74,7 @@ class Weights:
         result = await self._run(lambda: model.train(job, self._cancel.is_set))
         if result is None or self._cancel.is_set():
             return None
-        self._trained_here.add(job.round)
+        self._trained_here[job.round] = job.slot
         return result
 
     def cancel_training(self) -> None:
@@ -89,11 +90,11 @@ class Weights:
         model = self._loaded_model()
         await trio.to_thread.run_sync(model.check, blob, expected, limiter=self._checks)
 
-    async def fold(self, record: RoundRecord, blobs: Mapping[int, bytes], own_slot: int | None) -> None:
+    async def fold(self, record: RoundRecord, blobs: Mapping[int, bytes]) -> None:
         """Fold one closed round and append it to the log."""
         model = self._loaded_model()
         before = self.history
-        own = own_slot if record.number in self._trained_here else None
+        own = self._trained_here.get(record.number)
 
         def fold() -> None:
             model.fold(record, blobs, own)
@@ -104,7 +105,7 @@ class Weights:
                 self.log.append(before, record)
 
         await self._run(fold)
-        self._trained_here = {number for number in self._trained_here if number > record.number}
+        self._trained_here = {n: slot for n, slot in self._trained_here.items() if n > record.number}
         self._follow()
         self._events.emit(
             "fold",
