@@ -31,10 +31,9 @@ from psyche_train.assign import intervals
 def patience_s(view: ChainView) -> float:
     """How long a witness tries to get a blob before it is ready to attest without it.
 
-    The run's witness time is meant to be enough for everyone's blobs; half of it without success is a failure.
+    The witness time is meant to be enough for all blobs; half of it without success is a failure.
     """
     return min(15.0, max(2.0, view.config.round_witness_time / 2))
-
 
 
 @dataclass(slots=True)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from functools import partial
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import trio
 from solders.keypair import Keypair
-from solders.pubkey import Pubkey
 
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.sender import Sender
@@ -19,7 +17,7 @@ from psyche_chain.client.events import EventLog
 from psyche_chain.client.options import JoinOptions
 from psyche_chain.client.startup import Admission, admit, peer_key, peer_seed
 from psyche_chain.client.statedir import StateDir
-from psyche_chain.wallet import load_keypair
+from psyche_chain.client.keys import load_keypair
 
 logger = logging.getLogger(__name__)
 
@@ -74,29 +72,28 @@ async def _be_member(
     events: EventLog,
 ) -> int:
     # Torch and libp2p take seconds to import: nothing above needs them, so bad input is answered at once.
+    from psyche_train.network import NetworkConfig, open_network
+
     from psyche_chain.client.acts import Acts
     from psyche_chain.client.catchup import CatchUp
     from psyche_chain.client.loop import Client
     from psyche_chain.client.model import TrainerAdapter, make_trainer
     from psyche_chain.client.weights import Weights
-    from psyche_train.network import NetworkConfig, open_network
 
     run = admission.run
     seed = peer_seed(wallet, run.run_state)
-    port = ChainPort(
-        sender, run, wallet, p2p_key=peer_key(seed), tier=admission.tier, weight=options.weight
-    )
+    port = ChainPort(sender, run, wallet, p2p_key=peer_key(seed), tier=admission.tier, weight=options.weight)
     make = partial(
         make_trainer,
         admission.spec,
         tier=admission.tier,
-        run=bytes(run.key),
+        run=bytes(run.run_state),
         state_dir=folder.path,
         device=options.device,
         threads=options.threads,
     )
     weights = Weights(make, folder.records, events)
-    adapter = TrainerAdapter(admission.spec, run=bytes(run.key))
+    adapter = TrainerAdapter(admission.spec, run=bytes(run.run_state))
     config = NetworkConfig(
         seed=seed,
         topic=f"psyche/{run.run_state}",
@@ -107,9 +104,7 @@ async def _be_member(
     )
     async with open_network(config) as network:
         catch_up = CatchUp(weights, network, adapter, folder.path, events, tier=admission.tier)
-        acts = Acts(
-            wallet.pubkey(), port, network, weights, adapter, catch_up, events, tier=admission.tier
-        )
+        acts = Acts(wallet.pubkey(), port, network, weights, adapter, catch_up, events, tier=admission.tier)
         client = Client(
             wallet.pubkey(),
             port,

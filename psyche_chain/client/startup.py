@@ -113,9 +113,7 @@ async def _spec(rpc: RpcPool, run: accounts.Run, state: RunState) -> TrainSpec:
         ) from None
 
 
-async def _check_authorization(
-    rpc: RpcPool, run: accounts.Run, options: JoinOptions, wallet: Pubkey
-) -> None:
+async def _check_authorization(rpc: RpcPool, run: accounts.Run, options: JoinOptions, wallet: Pubkey) -> None:
     if run.open:
         if options.weight != 1:
             raise ConfigError(
