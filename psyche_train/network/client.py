@@ -16,7 +16,7 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from psyche_train.blobs import BlobCorrupt, BlobMissing, BlobStore, BlobStoreError
+from psyche_train.blobs import BlobCorrupt, BlobMissing, BlobStore
 from psyche_train.network.protocol import (
     AnyMessage,
     Ask,
@@ -34,6 +34,7 @@ from psyche_train.network.protocol import (
     Reveal,
     State,
 )
+from psyche_train.network.scopes import shielded
 from psyche_train.network.supervisor import Supervisor
 from psyche_train.network.types import (
     MAX_ADDRS,
@@ -304,9 +305,6 @@ class NetworkClient:
         finally:
             del self._open[number]
             if request.answer is None:
-                with trio.move_on_after(1, shield=True):
+                with shielded(1):
                     await self._tell(Cancel(request=number))
         return request.answer, request.body
-
-
-__all__ = ["BlobStoreError", "NetworkClient", "open_network"]

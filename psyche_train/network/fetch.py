@@ -1,8 +1,8 @@
 """Fetching a blob from whoever has it: verified piece by piece, resumed, never trusting a peer twice.
 
-One `_Job` a blob. Workers, one a peer, take ranges of missing pieces; a second worker starts when the first has
-not finished after `HEDGE_S`, or at once for a blob of several ranges. Ranges that another worker holds are
-taken again when nothing else is left, so that one slow peer cannot keep the last range. A peer that serves a
+One `_Job` a blob. Workers, one a peer, take ranges of missing pieces; a second worker starts when the first
+has not finished after `HEDGE_S`, or at once for a blob of several ranges. Ranges that another worker holds
+are taken again when nothing else is left, so that one slow peer cannot keep the last range. A peer that serves a
 corrupted piece or manifest is not asked again.
 """
 
@@ -66,7 +66,8 @@ class Fetcher:
         self.store = store
         self.holders = holders
         self._running: dict[bytes, trio.Event] = {}
-        self._slots: Counter[tuple[bytes, bool]] = Counter()
+        self._streams: dict[bytes, trio.CapacityLimiter] = {}
+        self._large_streams: dict[bytes, trio.CapacityLimiter] = {}
 
     async def fetch(
         self, blob: bytes, *, deadline_s: float, max_bytes: int, holders: Sequence[bytes]
@@ -95,17 +96,13 @@ class Fetcher:
     @asynccontextmanager
     async def slot(self, key: bytes, large: bool) -> AsyncIterator[None]:
         """Wait for one of the few streams that run to a peer at once."""
-        while (
-            self._slots[key, False] + self._slots[key, True] >= MAX_PER_PEER
-            or large
-            and self._slots[key, True] >= MAX_LARGE_PER_PEER
-        ):
-            await trio.sleep(0.02)
-        self._slots[key, large] += 1
-        try:
+        every = self._streams.setdefault(key, trio.CapacityLimiter(MAX_PER_PEER))
+        if not large:
+            async with every:
+                yield
+            return
+        async with self._large_streams.setdefault(key, trio.CapacityLimiter(MAX_LARGE_PER_PEER)), every:
             yield
-        finally:
-            self._slots[key, large] -= 1
 
 
 class _Job:
@@ -165,7 +162,7 @@ class _Job:
                 if not self._fetcher.node.connected(key):
                     member = self._fetcher.node.members.get(key)
                     why = f"no connection ({member.error})" if member else "is not a member"
-                    self.reasons[key] = why if key not in self.reasons else self.reasons[key]
+                    self.reasons.setdefault(key, why)
                     continue
                 self._working.add(key)
                 nursery.start_soon(self._work, key)
@@ -261,7 +258,7 @@ class _Job:
         return None
 
     def _claim(self) -> list[int] | None:
-        """The next range of missing pieces: unclaimed first, else the least claimed; None when none is left."""
+        """The next range of missing pieces, the least claimed first; None when none is left."""
         if self._partial is None:
             pieces = list(range(PIECES_PER_RANGE))
         else:

@@ -69,3 +69,21 @@ def _outgoing(family: socket.AddressFamily, probe: str) -> str:
             return str(sock.getsockname()[0])
         except OSError:
             return "127.0.0.1" if family == socket.AF_INET else "::1"
+
+
+def check_free(listen: Multiaddr) -> None:
+    """Make sure that nobody listens there: the library's SO_REUSEPORT would silently share the port.
+
+    Raises:
+        OSError: the port is taken, or the address is not this machine's.
+    """
+    port = int(listen.value_for_protocol("tcp") or 0)
+    if port:
+        family = socket.AF_INET6 if str(listen).startswith("/ip6/") else socket.AF_INET
+        host = str(listen).split("/")[2]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as exc:
+                raise OSError(exc.errno, f"cannot listen on {listen}: {exc.strerror}") from exc

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import random
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import trio
 from libp2p import new_host
@@ -20,9 +19,10 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
-from psyche_train.network.identity import dialable, key_pair_of, peer_id_of, reported
+from psyche_train.network.identity import check_free, dialable, key_pair_of, peer_id_of, reported
+from psyche_train.network.scopes import shielded
 from psyche_train.network.streams import StreamBroken, close_quietly, describe, read_exactly, write_all
-from psyche_train.network.transport import MemberNoise, MemberTCP, Traffic
+from psyche_train.network.transport import GuardedSession, MemberNoise, MemberTCP, Traffic
 from psyche_train.network.types import MAX_ADDRS, Peer
 from psyche_train.network.wire import PING_BYTES, PING_PROTOCOL
 
@@ -62,8 +62,8 @@ class Node:
     """One libp2p host. `run` owns every task; `peers`, `open_stream` and the rest may be used while it runs.
 
     Resource handling: leaving `run` closes the host inside its own context, since py-libp2p leaves sockets
-    open otherwise. Error handling: nothing a peer sends ends `run`; what does (a bug, in us or in the library)
-    ends the process, which is restarted.
+    open otherwise. Error handling: nothing a peer sends ends `run`; what does (a bug, in us or in the
+    library) ends the process, which is restarted.
     """
 
     def __init__(self, seed: bytes, listen: str, announce: Sequence[str] = ()) -> None:
@@ -80,7 +80,7 @@ class Node:
         self.host: Any = new_host(
             key_pair=pair,
             sec_opt={NOISE: MemberNoise(pair, self._is_member, self._on_stranger)},
-            muxer_opt={YAMUX: Yamux},
+            muxer_opt=cast(Any, {YAMUX: Yamux}),
             transports=[MemberTCP(self.traffic)],
             listen_addrs=[self._listen],
             connection_config=ConnectionConfig(
@@ -95,13 +95,13 @@ class Node:
             ),
             disable_identify_address_discovery=True,
         )
-        self.swarm: Any = self.host.get_network()
+        self.swarm = cast(Any, self.host.get_network())
         self.swarm.retry_config = RetryConfig(max_retries=0)
         self.swarm.set_stream_handler(self._guarded(self.swarm.common_stream_handler))
         self.handle(PING_PROTOCOL, _answer_pings)
 
     def handle(self, protocol: str, handler: Handler) -> None:
-        """Serve a protocol: `handler(stream, member key)`; its exceptions reset the stream and nothing else."""
+        """Serve a protocol by `handler(stream, member key)`; its exceptions only reset the stream."""
 
         async def serve(stream: Any) -> None:
             member = self._by_id.get(stream.muxed_conn.peer_id)
@@ -117,13 +117,13 @@ class Node:
 
         self.host.set_stream_handler(protocol, serve)
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Listen and keep all members connected until cancelled.
 
         Raises:
             OSError: the listening address is in use or not ours.
         """
-        _check_free(self._listen)
+        check_free(self._listen)
         async with self.host.run(listen_addrs=[self._listen]):
             try:
                 async with trio.open_nursery() as nursery:
@@ -132,7 +132,7 @@ class Node:
                     task_status.started()
                     await trio.sleep_forever()
             finally:
-                with trio.move_on_after(3, shield=True):
+                with shielded(3):
                     await self.host.close()
 
     def addresses(self) -> list[str]:
@@ -191,7 +191,7 @@ class Node:
         if not self.connected(key):
             raise StreamBroken(f"no connection ({member.error})")
         await trio.lowlevel.checkpoint()
-        with trio.move_on_after(OPEN_S, shield=True):
+        with shielded(OPEN_S):
             try:
                 return await self.host.new_stream(member.id, [protocol])
             except Exception as exc:
@@ -205,7 +205,7 @@ class Node:
         for connection in connections:
             logger.info("event=connection_dropped peer=%s why=%s", identity, why)
             _abort(connection)
-        with trio.move_on_after(2, shield=True):
+        with shielded(2):
             for connection in connections:
                 try:
                     await connection.close()
@@ -281,7 +281,7 @@ class Node:
         if member.failures & (member.failures - 1) == 0:
             logger.warning(
                 "event=dial_failed slot=%d key=%s failures=%d why=%s "
-                "hint=the member may be down, behind NAT without a forwarded port, or not see us in its table",
+                "hint=it may be down, behind NAT without a forwarded port, or not have us in its table",
                 member.peer.slot, member.peer.key.hex(), member.failures, member.error,
             )  # fmt: skip
 
@@ -329,28 +329,14 @@ async def _answer_pings(stream: Any, _key: bytes) -> None:
 def _abort(connection: Any) -> None:
     """Close the socket under a libp2p connection."""
     session = getattr(connection.muxed_conn, "secured_conn", None)
-    if hasattr(session, "abort"):
+    if isinstance(session, GuardedSession):
         session.abort()
 
 
 def _last_read(connection: Any) -> float:
     session = getattr(connection.muxed_conn, "secured_conn", None)
-    return float(getattr(getattr(session, "stream", None), "last_read", 0.0))
+    return session.stream.last_read if isinstance(session, GuardedSession) else 0.0
 
 
 def _remote(stream: Any) -> str:
     return str(getattr(getattr(stream, "muxed_conn", None), "peer_id", "unknown"))
-
-
-def _check_free(listen: Multiaddr) -> None:
-    """The library listens with SO_REUSEPORT and would silently share a port with another process."""
-    port = int(listen.value_for_protocol("tcp") or 0)
-    if port:
-        family = socket.AF_INET6 if str(listen).startswith("/ip6/") else socket.AF_INET
-        host = str(listen).split("/")[2]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as exc:
-                raise OSError(exc.errno, f"cannot listen on {listen}: {exc.strerror}") from exc

@@ -5,7 +5,8 @@ whose `kind` names a message below; keys and hashes are hexadecimal. The body ca
 secret seed of `hello`, the records of `records`.
 
 Requests that expect an answer carry a `request` number; `done`, `failed`, `records` and `state` repeat it.
-Losing the connection means that the other process is gone: the client starts it again and repeats what is open.
+Losing the connection means that the other process is gone: the client starts it again and repeats what
+is open.
 """
 
 from __future__ import annotations

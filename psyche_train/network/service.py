@@ -1,7 +1,7 @@
 """The network process: a libp2p node that does what its client says over the socket.
 
-It keeps nothing that matters in memory: blobs are on disk, members and the revealed round are sent again after
-a restart. It ends when its client does (the socket closes), so that no orphan keeps a port.
+It keeps nothing that matters in memory: blobs are on disk, members and the revealed round are sent again
+after a restart. It ends when its client does (the socket closes), so that no orphan keeps a port.
 """
 
 from __future__ import annotations

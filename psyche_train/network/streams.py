@@ -6,6 +6,7 @@ from typing import Any
 
 import trio
 
+from psyche_train.network.scopes import shielded
 from psyche_train.network.wire import WireError
 
 FRAME_BYTES = 65_507
@@ -64,7 +65,7 @@ async def read_exactly(stream: Any, count: int, *, idle_s: float = IDLE_S) -> by
 
 async def close_quietly(stream: Any, *, reset: bool) -> None:
     """Close or reset a stream, even while being cancelled; never raises, never takes over 2 s."""
-    with trio.move_on_after(2, shield=True):
+    with shielded(2):
         try:
             await (stream.reset() if reset else stream.close())
         except Exception:

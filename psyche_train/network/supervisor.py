@@ -12,8 +12,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -29,6 +29,7 @@ from psyche_train.network.protocol import (
     State,
     Stop,
 )
+from psyche_train.network.scopes import shielded
 from psyche_train.network.types import NetworkConfig, NetworkDown, NetworkError
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Supervisor:
 
     Args:
         config: handed to the process over the socket.
-        on_ready: called with a channel and the addresses whenever a process listens; sends what it has to know.
+        on_ready: called with a channel and the addresses whenever a process listens; tells it everything.
         on_frame: called with every frame that is not the supervisor's own.
     """
 
@@ -129,7 +130,7 @@ class Supervisor:
                             await self._talk(channel)
                         finally:
                             self.channel = None
-                            with trio.move_on_after(STOP_S, shield=True):
+                            with shielded(STOP_S):
                                 if process.poll() is None:
                                     await _say_stop(channel)
                                     await process.wait()
@@ -219,26 +220,16 @@ async def _say_stop(channel: Channel) -> None:
             pass
 
 
-class _socket_file:  # noqa: N801 (used like a function)
-    """A path for the socket that is short enough, in a directory that only this user may enter."""
-
-    def __init__(self, wanted: Path) -> None:
-        self._wanted = wanted
-        self._runtime: tempfile.TemporaryDirectory[str] | None = None
-
-    def __enter__(self) -> Path:
-        path = self._wanted
+@contextmanager
+def _socket_file(wanted: Path) -> Iterator[Path]:
+    """A path for the socket that is short enough; if not as wanted, in a directory only this user enters."""
+    with ExitStack() as stack:
+        path = wanted
         if len(os.fsencode(path)) > MAX_SOCKET_PATH:
-            self._runtime = tempfile.TemporaryDirectory(prefix="psyche-")
-            path = Path(self._runtime.name) / "net.sock"
-        self._path = path
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="psyche-"))) / "net.sock"
         path.unlink(missing_ok=True)
-        return path
-
-    def __exit__(self, *exc: object) -> None:
-        self._path.unlink(missing_ok=True)
-        if self._runtime is not None:
-            self._runtime.cleanup()
+        stack.callback(path.unlink, missing_ok=True)
+        yield path
 
 
 async def _listen(path: Path) -> trio.SocketListener:

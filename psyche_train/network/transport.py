@@ -5,10 +5,11 @@ Three measured traps are closed here, once for everything above:
 - a cancelled write left half a frame, or a used-up nonce, on the connection: `GuardedSession.write` finishes
   what it began, whoever is cancelled. A write that cannot end (a frozen peer) ends when the watchdog of
   `node.py` aborts the socket;
-- any key that completed the handshake was accepted: `MemberNoise` closes connections of strangers right after
-  the handshake, before a muxer or a stream exists;
-- each inbound connection kept a task and one of the swarm's inbound slots for the life of the process, so that
-  a node refused everybody after a few hundred reconnections: `MemberTCP` ends the handler with its socket.
+- any key that completed the handshake was accepted: `MemberNoise` closes connections of strangers right
+  after the handshake, before a muxer or a stream exists;
+- each inbound connection kept a task and one of the swarm's inbound slots for the life of the process, so
+  that a node refused everybody after a few hundred reconnections: `MemberTCP` ends the handler with its
+  socket.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class BufferedStream(TrioTCPStream):  # type: ignore[misc, unused-ignore]
         self._ahead = b""
         self._at = 0
         self.closed = trio.Event()
-        self.secured = False
+        self.settled = trio.Event()
+        """The handshake has ended, one way or the other."""
         self.last_read = trio.current_time()
 
     async def read(self, n: int | None = None) -> bytes:
@@ -85,12 +87,16 @@ class BufferedStream(TrioTCPStream):  # type: ignore[misc, unused-ignore]
         try:
             await super().close()
         finally:
-            self.closed.set()
+            self._ended()
 
     def abort(self) -> None:
         """Close the socket at once: every task that reads or writes it fails now."""
         self.stream.socket.close()
+        self._ended()
+
+    def _ended(self) -> None:
         self.closed.set()
+        self.settled.set()
 
 
 class MemberTCP(TCP):  # type: ignore[misc, unused-ignore]
@@ -102,12 +108,12 @@ class MemberTCP(TCP):  # type: ignore[misc, unused-ignore]
         self._pending: Counter[str] = Counter()
 
     async def _dial_resolved(self, maddr: Any, source: Any = None) -> Any:
-        connection = await super()._dial_resolved(maddr, source)
+        connection: Any = await super()._dial_resolved(maddr, source)
         connection.stream = BufferedStream(connection.stream.stream, self._traffic)
         return connection
 
     def create_listener(self, handler: Callable[[Any], Awaitable[None]]) -> Any:
-        async def serve(stream: TrioTCPStream) -> None:
+        async def serve(stream: Any) -> None:
             buffered = BufferedStream(stream.stream, self._traffic)
             remote = (buffered.get_remote_address() or ("", 0))[0]
             if self._pending[remote] >= MAX_PENDING_PER_HOST:
@@ -120,8 +126,7 @@ class MemberTCP(TCP):  # type: ignore[misc, unused-ignore]
 
                     async def watch() -> None:
                         nonlocal waiting
-                        while not (buffered.secured or buffered.closed.is_set()):
-                            await trio.sleep(0.1)
+                        await buffered.settled.wait()
                         self._pending[remote] -= 1
                         waiting = False
                         await buffered.closed.wait()
@@ -153,7 +158,7 @@ class GuardedSession(SecureSession):  # type: ignore[misc, unused-ignore]
             conn=session.conn,
         )
         self.stream = stream
-        stream.secured = True
+        stream.settled.set()
 
     async def write(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
