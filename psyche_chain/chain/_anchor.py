@@ -82,7 +82,7 @@ class AnchorProgram:
     def instruction(
         self, name: str, args: Mapping[str, Any], accounts: Mapping[str, Pubkey | None]
     ) -> Instruction:
-        """Build an instruction. Absent optional accounts are None; those with a fixed address may be left out.
+        """Build an instruction. Absent optional accounts are None; those of fixed address may be left out.
 
         Raises:
             KeyError, ValueError: names or values do not fit the IDL (a bug of the caller).

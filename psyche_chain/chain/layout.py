@@ -128,6 +128,7 @@ HEADER: Final = np.dtype(
         ("epoch_start", "<i8"),
         ("lost_samples", "<u8"),
         ("fills_since_checkpoint", "<u8"),
+        ("lost_since_checkpoint", "<u8"),
         ("total_earned", "<u8"),
         ("capacity", "<u2"),
         ("returned_len", "<u2"),
