@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import trio
-from psyche_train.network.types import FetchError
 from solders.pubkey import Pubkey
 
 from psyche_chain.client import duties
@@ -26,6 +25,7 @@ from psyche_chain.client.ports import Adapter, Chain, Network
 from psyche_chain.client.view import ChainView, MyState, RoundView
 from psyche_chain.client.weights import Weights
 from psyche_train.assign import intervals
+from psyche_train.network import FetchError, Peer
 
 
 def patience_s(view: ChainView) -> float:
@@ -105,6 +105,11 @@ class Acts:
             stopping=stopping,
         )
 
+    def smallest_digest(self, history: bytes) -> bytes:
+        """Digest of the smallest slice of the weights that were saved at `history`; empty if none were."""
+        saved = self._weights.saved.get(history)
+        return saved.digests[0] if saved else b""
+
     def see(self, view: ChainView) -> None:
         """Note a new snapshot."""
         if view.rounds:
@@ -128,7 +133,7 @@ class Acts:
                 self._memory.contact_on_chain = member.contact
         await self._network.set_members(
             [
-                self._adapter.peer(m.p2p_key, tuple(a for a in m.contact.split(",") if a), m.slot)
+                Peer(m.p2p_key, tuple(a for a in m.contact.split(",") if a), m.slot)
                 for m in members
                 if m.p2p_key in keys and m.p2p_key != self._network.peer_key
             ]

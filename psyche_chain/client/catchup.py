@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import trio
-from psyche_train.network.types import FetchError, NetworkError
 
 from psyche_chain.chain.state import Checkpoint
 from psyche_chain.client.events import EventLog
@@ -19,6 +18,7 @@ from psyche_chain.client.ledger import head, link, link_through
 from psyche_chain.client.ports import Adapter, Network
 from psyche_chain.client.view import GENESIS, ChainView, RoundStatus
 from psyche_chain.client.weights import Weights
+from psyche_train.network import FetchError, NetworkError
 from psyche_train.records import Accepted, RoundRecord
 
 LOG_DEADLINE_S = 10.0

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from solders.pubkey import Pubkey
+
 from psyche_chain.client.ledger import link
 from psyche_chain.client.view import (
     GENESIS,
@@ -372,32 +374,52 @@ def tick_due(view: ChainView, now: float) -> bool:
     config, since = view.config, now - view.phase_start
     match view.phase:
         case Phase.WAITING_FOR_MEMBERS:
-            present = view.present()
-            full = sum(s.tier == 0 for s in present)
-            return view.pause_requested or (
-                len(present) >= config.init_min_clients
-                and full >= max(1, config.min_full_members)
-                and since >= config.waiting_for_members_extra_time
-            )
+            eligible = [s for s in view.present() if s.next_tier <= config.max_tier]
+            full = sum(s.next_tier == 0 for s in eligible)
+            enough = len(eligible) >= config.init_min_clients and full >= config.min_full_members
+            return enough and since >= config.waiting_for_members_extra_time
         case Phase.WARMUP:
-            everyone = all(s.ready for s in view.active())
-            return view.pause_requested or everyone or since >= config.warmup_time
+            ready = [s for s in view.active() if s.ready]
+            enough = (
+                len(ready) >= config.min_clients
+                and sum(s.tier == 0 for s in ready) >= config.min_full_members
+            )
+            return since >= config.warmup_time or (enough and len(ready) == len(view.active()))
         case Phase.ROUND_TRAIN:
-            return since >= config.max_round_train_time or (_all_committed(view) and _all_attested(view))
+            late = view.rounds[-1].assigned - view.rounds[-1].committed if view.rounds else frozenset()
+            done = not _any_active(view, late) and _all_attested(view)
+            return since >= config.max_round_train_time or done
         case Phase.ROUND_WITNESS:
             return since >= config.round_witness_time or _all_attested(view)
         case Phase.COOLDOWN:
-            return since >= config.cooldown_time
+            return since >= config.cooldown_time or (view.pending.agreed and not view.uri_missing)
         case _:
             return False
 
 
-def _all_committed(view: ChainView) -> bool:
-    return bool(view.rounds) and view.rounds[-1].assigned <= view.rounds[-1].committed
+def _any_active(view: ChainView, slots: frozenset[int]) -> bool:
+    return any(s in view.slots and view.slots[s].status == SlotStatus.ACTIVE for s in slots)
 
 
 def _all_attested(view: ChainView) -> bool:
-    return all(r.witnesses <= r.attested for r in view.rounds if r.status == RoundStatus.COMMITTED)
+    """Whether everyone who can attest the round before the newest has done so."""
+    before = [r for r in view.rounds[:-1] if r.status == RoundStatus.COMMITTED]
+    return not any(_any_active(view, r.witnesses - r.attested) for r in before)
+
+
+def needed_by_others(view: ChainView, wallet: Pubkey, digest: bytes) -> bool:
+    """Whether a member of a finished run may still need what this one holds.
+
+    Args:
+        view: a snapshot of the finished run.
+        wallet: this member.
+        digest: of the smallest slice of the final weights. Every member that attested them left it on
+            chain, in the row of the last round.
+    """
+    votes = view.rounds[-1].commitments if view.rounds else ()
+    return any(
+        s.wallet != wallet and (s.index >= len(votes) or votes[s.index] != digest) for s in view.present()
+    )
 
 
 def state_of(view: ChainView, me: MyState) -> str:

@@ -15,4 +15,6 @@ def load_keypair(path: Path) -> Keypair:
     try:
         return Keypair.from_bytes(bytes(json.loads(path.read_text())))
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"the key file {path} cannot be read: {error}", "see psyche-chain wallet new") from None
+        raise ConfigError(
+            f"the key file {path} cannot be read: {error}", "see psyche-chain wallet new"
+        ) from None

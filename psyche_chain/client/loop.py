@@ -25,6 +25,8 @@ from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Chain, Refused
 from psyche_chain.client.view import PRESENT, ChainView, MyState, Phase
 from psyche_chain.errors import PsycheError
+from psyche_train.blobs import BlobStoreError
+from psyche_train.network import NetworkError
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +34,19 @@ HARMLESS = frozenset(
     {
         "AlreadyAttested",
         "AlreadyCommitted",
+        "AlreadyJoined",
         "AlreadyReady",
-        "AlreadyVoted",
+        "NotAssigned",
+        "NotCooldown",
         "NothingDue",
         "NotTraining",
-        "WrongPhase",
+        "NotWitness",
+        "NotWitnessing",
+        "ReadyNotNow",
+        "UriRecorded",
+        "WeightsNotAgreed",
         "WrongRound",
+        "WrongStep",
     }
 )
 """Refusals that only say that the chain moved on while a transaction was under way."""
@@ -91,6 +100,7 @@ class Client:
         self._table_changed = trio.Event()
         self._stopping = False
         self._finished_at: float | None = None
+        self._said_bye = False
         self._nursery: trio.Nursery | None = None
         self._last_phase: tuple[Phase, int, int] | None = None
         self._exit_code = 0
@@ -154,7 +164,7 @@ class Client:
                 own = snapshot.view.slot_of(self._wallet)
                 if own is None or own.status not in PRESENT or trio.current_time() > leave_by:
                     return
-            if self._may_go(snapshot.view):
+            if await self._may_go(snapshot.view):
                 return
             with trio.move_on_after(self._pause_s(snapshot.view)):
                 await self._poke.wait()
@@ -209,7 +219,7 @@ class Client:
         except Refused as error:
             quiet = error.name in HARMLESS
             self._failed(duty, why, error, first_retry_s=0.2 if quiet else 1.0, quiet=quiet)
-        except NotYet as error:
+        except (NotYet, NetworkError, BlobStoreError) as error:
             self._failed(duty, why, error, first_retry_s=0.5, quiet=why.failures == 0)
         except PsycheError as error:
             self._failed(duty, why, error, first_retry_s=0.5, quiet=False)
@@ -245,10 +255,17 @@ class Client:
             with trio.move_on_after(REFRESH_MEMBERS_S):
                 await self._table_changed.wait()
 
-    def _may_go(self, view: ChainView) -> bool:
+    async def _may_go(self, view: ChainView) -> bool:
         """Whether a finished member may end: nobody needs its blobs, or it stayed long enough."""
         if self._finished_at is None:
             return False
         if trio.current_time() >= self._finished_at + self._linger_s:
             return True
-        return all(s.attested for s in view.present() if s.wallet != self._wallet)
+        digest = self._acts.smallest_digest(view.history)
+        own = view.slot_of(self._wallet)
+        votes = view.rounds[-1].commitments if view.rounds else ()
+        if own is not None and own.status in PRESENT and votes[own.index] != digest and not self._said_bye:
+            # Came late to the end: tell those who wait that nothing more is needed.
+            self._said_bye = True
+            await self._chain.leave(own.index)
+        return not duties.needed_by_others(view, self._wallet, digest)

@@ -131,7 +131,3 @@ class Adapter(Protocol):
             ValueError: it is another model, or no model.
         """
         ...
-
-    def peer(self, key: bytes, addrs: tuple[str, ...], slot: int) -> Any:
-        """What `Network.set_members` takes."""
-        ...

@@ -14,10 +14,10 @@ from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.sender import Sender
 from psyche_chain.client.chain_port import ChainPort
 from psyche_chain.client.events import EventLog
+from psyche_chain.client.keys import load_keypair
 from psyche_chain.client.options import JoinOptions
 from psyche_chain.client.startup import Admission, admit, peer_key, peer_seed
 from psyche_chain.client.statedir import StateDir
-from psyche_chain.client.keys import load_keypair
 
 logger = logging.getLogger(__name__)
 
@@ -72,13 +72,12 @@ async def _be_member(
     events: EventLog,
 ) -> int:
     # Torch and libp2p take seconds to import: nothing above needs them, so bad input is answered at once.
-    from psyche_train.network import NetworkConfig, open_network
-
     from psyche_chain.client.acts import Acts
     from psyche_chain.client.catchup import CatchUp
     from psyche_chain.client.loop import Client
     from psyche_chain.client.model import TrainerAdapter, make_trainer
     from psyche_chain.client.weights import Weights
+    from psyche_train.network import NetworkConfig, open_network
 
     run = admission.run
     seed = peer_seed(wallet, run.run_state)

@@ -202,7 +202,11 @@ def test_only_full_members_offer_and_only_the_uploader_records() -> None:
 
 
 def test_another_full_member_records_for_a_lost_uploader_when_time_runs_out() -> None:
-    slots = {0: member(0, attested=True), 2: member(2, tier=0, attested=True, ready=False)}
+    slots = {
+        0: member(0, attested=True),
+        1: member(1),
+        2: member(2, tier=0, attested=True, ready=False),
+    }
     view = cooldown(slots=slots, uploader=2, uri_missing=True)
     view = replace(view, pending=replace(NO_CHECKPOINT, history=view.history))
     mine = me(0, view, uris={view.history: "peers:ab"})
