@@ -6,7 +6,11 @@
 
 // Anchor's own macros expand to code that trips over these two.
 #![allow(clippy::result_large_err, clippy::diverging_sub_expression)]
-#![deny(clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::indexing_slicing)]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::indexing_slicing
+)]
 
 use anchor_lang::prelude::*;
 

@@ -74,7 +74,9 @@ mod tests {
     fn space_is_what_borsh_writes() {
         for delegates in [0, 1, 64] {
             let mut data = Vec::new();
-            authorization(delegates).try_serialize(&mut data).expect("writes to memory");
+            authorization(delegates)
+                .try_serialize(&mut data)
+                .expect("writes to memory");
             assert_eq!(data.len(), Authorization::space(5, delegates));
         }
     }

@@ -92,19 +92,38 @@ mod tests {
     fn closed_run_admits_grantee_and_delegate_within_limits() {
         let (grantor, wallet) = (Pubkey::new_unique(), Pubkey::new_unique());
         let (run, good) = (run(grantor), authorization(grantor, wallet));
-        let check =
-            |a: &Authorization, w: &Pubkey, weight, tier| check_admission(&run, Some(a), w, weight, tier);
+        let check = |a: &Authorization, w: &Pubkey, weight, tier| {
+            check_admission(&run, Some(a), w, weight, tier)
+        };
         assert_eq!(check(&good, &wallet, 3, 1), Ok(()));
         assert_eq!(check(&good, &good.delegates[0], 1, 2), Ok(()));
-        assert_eq!(check(&good, &wallet, 4, 1), Err(CoordinatorError::WeightNotAllowed.into()));
-        assert_eq!(check(&good, &wallet, 3, 0), Err(CoordinatorError::TierNotAllowed.into()));
+        assert_eq!(
+            check(&good, &wallet, 4, 1),
+            Err(CoordinatorError::WeightNotAllowed.into())
+        );
+        assert_eq!(
+            check(&good, &wallet, 3, 0),
+            Err(CoordinatorError::TierNotAllowed.into())
+        );
         let wrong = Err(CoordinatorError::WrongAuthorization.into());
         assert_eq!(check(&good, &Pubkey::new_unique(), 1, 1), wrong);
-        assert_eq!(check(&authorization(Pubkey::new_unique(), wallet), &wallet, 1, 1), wrong);
-        let other_scope = Authorization { scope: b"Other".to_vec(), ..good.clone() };
+        assert_eq!(
+            check(&authorization(Pubkey::new_unique(), wallet), &wallet, 1, 1),
+            wrong
+        );
+        let other_scope = Authorization {
+            scope: b"Other".to_vec(),
+            ..good.clone()
+        };
         assert_eq!(check(&other_scope, &wallet, 1, 1), wrong);
-        let revoked = Authorization { active: false, ..good };
-        assert_eq!(check(&revoked, &wallet, 1, 1), Err(CoordinatorError::AuthorizationInactive.into()));
+        let revoked = Authorization {
+            active: false,
+            ..good
+        };
+        assert_eq!(
+            check(&revoked, &wallet, 1, 1),
+            Err(CoordinatorError::AuthorizationInactive.into())
+        );
         assert_eq!(
             check_admission(&run, None, &wallet, 1, 1),
             Err(CoordinatorError::AuthorizationMissing.into())

@@ -13,7 +13,10 @@ use crate::CoordinatorError;
 /// None but the runtime's own.
 pub fn env(slot_hashes: &AccountInfo) -> Result<Env> {
     let slot_hash = newest_hash(&slot_hashes.try_borrow_data()?);
-    Ok(Env { now: Clock::get()?.unix_timestamp, slot_hash })
+    Ok(Env {
+        now: Clock::get()?.unix_timestamp,
+        slot_hash,
+    })
 }
 
 /// Time only, for instructions that draw nothing.
@@ -21,12 +24,17 @@ pub fn env(slot_hashes: &AccountInfo) -> Result<Env> {
 /// # Errors
 /// None but the runtime's own.
 pub fn env_without_hash() -> Result<Env> {
-    Ok(Env { now: Clock::get()?.unix_timestamp, slot_hash: [0; 32] })
+    Ok(Env {
+        now: Clock::get()?.unix_timestamp,
+        slot_hash: [0; 32],
+    })
 }
 
 /// The first entry of the sysvar: count u64, then (slot u64, hash) newest first. Zeros if there is none.
 pub fn newest_hash(data: &[u8]) -> [u8; 32] {
-    let count = data.first_chunk::<8>().map_or(0, |c| u64::from_le_bytes(*c));
+    let count = data
+        .first_chunk::<8>()
+        .map_or(0, |c| u64::from_le_bytes(*c));
     let hash = data.get(16..).and_then(|rest| rest.first_chunk::<32>());
     match hash {
         Some(hash) if count > 0 => *hash,

@@ -222,7 +222,9 @@ pub struct Emitter {
 
 impl Emitter {
     pub fn new(header: &Header) -> Self {
-        Self { run: Pubkey::from(header.run) }
+        Self {
+            run: Pubkey::from(header.run),
+        }
     }
 }
 
@@ -241,12 +243,34 @@ impl Sink for Emitter {
     fn emit(&mut self, event: Event) {
         let run = self.run;
         match event {
-            Event::PhaseChanged { from, to, epoch, step, round } => {
-                emit!(PhaseChanged { run, from, to, epoch, step, round })
+            Event::PhaseChanged {
+                from,
+                to,
+                epoch,
+                step,
+                round,
+            } => {
+                emit!(PhaseChanged {
+                    run,
+                    from,
+                    to,
+                    epoch,
+                    step,
+                    round
+                })
             }
             Event::PauseRequested { requested } => emit!(PauseRequested { run, requested }),
-            Event::EpochStarted { epoch, members, round_rate } => {
-                emit!(EpochStarted { run, epoch, members: to_bytes(&members), round_rate })
+            Event::EpochStarted {
+                epoch,
+                members,
+                round_rate,
+            } => {
+                emit!(EpochStarted {
+                    run,
+                    epoch,
+                    members: to_bytes(&members),
+                    round_rate
+                })
             }
             Event::RoundOpened {
                 round,
@@ -294,23 +318,80 @@ impl Sink for Emitter {
                 lost,
                 history,
             }),
-            Event::Joined { slot, wallet, tier, weight, active } => {
-                emit!(Joined { run, slot, wallet: wallet.into(), tier, weight, active })
+            Event::Joined {
+                slot,
+                wallet,
+                tier,
+                weight,
+                active,
+            } => {
+                emit!(Joined {
+                    run,
+                    slot,
+                    wallet: wallet.into(),
+                    tier,
+                    weight,
+                    active
+                })
             }
-            Event::Left { slot, wallet, reason } => {
-                emit!(Left { run, slot, wallet: wallet.into(), reason: reason.into() })
+            Event::Left {
+                slot,
+                wallet,
+                reason,
+            } => {
+                emit!(Left {
+                    run,
+                    slot,
+                    wallet: wallet.into(),
+                    reason: reason.into()
+                })
             }
             Event::Dropped { members, reason } => {
-                emit!(Dropped { run, members: to_bytes(&members), reason: reason.into() })
+                emit!(Dropped {
+                    run,
+                    members: to_bytes(&members),
+                    reason: reason.into()
+                })
             }
-            Event::CheckpointAgreed { step, epoch, weights_hash } => {
-                emit!(CheckpointAgreed { run, step, epoch, weights_hash })
+            Event::CheckpointAgreed {
+                step,
+                epoch,
+                weights_hash,
+            } => {
+                emit!(CheckpointAgreed {
+                    run,
+                    step,
+                    epoch,
+                    weights_hash
+                })
             }
-            Event::CheckpointRecorded { step, epoch, uri_len } => {
-                emit!(CheckpointRecorded { run, step, epoch, uri_len })
+            Event::CheckpointRecorded {
+                step,
+                epoch,
+                uri_len,
+            } => {
+                emit!(CheckpointRecorded {
+                    run,
+                    step,
+                    epoch,
+                    uri_len
+                })
             }
-            Event::Rewound { from_step, to_step, data_index, lost_samples, history } => {
-                emit!(Rewound { run, from_step, to_step, data_index, lost_samples, history })
+            Event::Rewound {
+                from_step,
+                to_step,
+                data_index,
+                lost_samples,
+                history,
+            } => {
+                emit!(Rewound {
+                    run,
+                    from_step,
+                    to_step,
+                    data_index,
+                    lost_samples,
+                    history
+                })
             }
             Event::Configured { total_steps } => emit!(Configured { run, total_steps }),
             Event::SpecSealed { spec_hash } => emit!(SpecSealed { run, spec_hash }),

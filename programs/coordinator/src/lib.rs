@@ -79,7 +79,13 @@ pub mod coordinator {
         min_client_version: String,
         join_authority: Pubkey,
     ) -> Result<()> {
-        instructions::set_metadata::handler(ctx, name, description, min_client_version, join_authority)
+        instructions::set_metadata::handler(
+            ctx,
+            name,
+            description,
+            min_client_version,
+            join_authority,
+        )
     }
 
     /// Ends a halted run with nothing left to settle; every lamport goes to the recipient.
@@ -113,7 +119,12 @@ pub mod coordinator {
     }
 
     /// A member vouches for the parts of the weights that it holds.
-    pub fn attest_checkpoint(ctx: Context<Duty>, slot: u16, step: u64, digests: Vec<[u8; 32]>) -> Result<()> {
+    pub fn attest_checkpoint(
+        ctx: Context<Duty>,
+        slot: u16,
+        step: u64,
+        digests: Vec<[u8; 32]>,
+    ) -> Result<()> {
         instructions::attest_checkpoint::handler(ctx, slot, step, digests)
     }
 

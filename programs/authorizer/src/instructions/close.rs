@@ -19,8 +19,15 @@ pub struct Close<'info> {
 pub(crate) fn handler(ctx: Context<Close>) -> Result<()> {
     let authorization = &ctx.accounts.authorization;
     require!(!authorization.active, AuthorizerError::StillActive);
-    let age_s = Clock::get()?.unix_timestamp.saturating_sub(authorization.created_at);
-    require!(authorization.delegates.is_empty() || age_s >= CLOSE_AFTER_S, AuthorizerError::StillDelegated);
-    emit!(events::Closed { authorization: authorization.key() });
+    let age_s = Clock::get()?
+        .unix_timestamp
+        .saturating_sub(authorization.created_at);
+    require!(
+        authorization.delegates.is_empty() || age_s >= CLOSE_AFTER_S,
+        AuthorizerError::StillDelegated
+    );
+    emit!(events::Closed {
+        authorization: authorization.key()
+    });
     Ok(())
 }

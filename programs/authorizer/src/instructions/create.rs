@@ -29,7 +29,10 @@ pub(crate) fn handler(
     max_weight: u16,
     min_tier: u8,
 ) -> Result<()> {
-    require!(!scope.is_empty() && scope.len() <= usize::from(MAX_SCOPE), AuthorizerError::ScopeLength);
+    require!(
+        !scope.is_empty() && scope.len() <= usize::from(MAX_SCOPE),
+        AuthorizerError::ScopeLength
+    );
     require!(max_weight > 0, AuthorizerError::ZeroWeight);
     let grantor = ctx.accounts.grantor.key();
     emit!(events::Created {

@@ -13,6 +13,9 @@ pub struct SetActive<'info> {
 
 pub(crate) fn handler(ctx: Context<SetActive>, active: bool) -> Result<()> {
     ctx.accounts.authorization.active = active;
-    emit!(events::ActiveSet { authorization: ctx.accounts.authorization.key(), active });
+    emit!(events::ActiveSet {
+        authorization: ctx.accounts.authorization.key(),
+        active
+    });
     Ok(())
 }

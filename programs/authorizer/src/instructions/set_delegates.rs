@@ -36,12 +36,18 @@ fn kept(authorization: &Authorization, clear: bool) -> usize {
 pub(crate) fn handler(ctx: Context<SetDelegates>, add: Vec<Pubkey>, clear: bool) -> Result<()> {
     let authorization = &mut ctx.accounts.authorization;
     let total = kept(authorization, clear).saturating_add(add.len());
-    require!(total <= usize::from(MAX_DELEGATES), AuthorizerError::TooManyDelegates);
+    require!(
+        total <= usize::from(MAX_DELEGATES),
+        AuthorizerError::TooManyDelegates
+    );
     if clear {
         authorization.delegates.clear();
     }
     for key in add {
-        require!(!authorization.covers(&key), AuthorizerError::DuplicateDelegate);
+        require!(
+            !authorization.covers(&key),
+            AuthorizerError::DuplicateDelegate
+        );
         authorization.delegates.push(key);
     }
     emit!(events::DelegatesSet {

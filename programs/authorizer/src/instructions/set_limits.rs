@@ -16,6 +16,10 @@ pub(crate) fn handler(ctx: Context<SetLimits>, max_weight: u16, min_tier: u8) ->
     let authorization = &mut ctx.accounts.authorization;
     authorization.max_weight = max_weight;
     authorization.min_tier = min_tier;
-    emit!(events::LimitsSet { authorization: authorization.key(), max_weight, min_tier });
+    emit!(events::LimitsSet {
+        authorization: authorization.key(),
+        max_weight,
+        min_tier
+    });
     Ok(())
 }

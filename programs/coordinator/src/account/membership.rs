@@ -42,6 +42,9 @@ pub struct Membership {
 /// # Errors
 /// `ContactTooLong`.
 pub fn check_contact(contact: &str) -> Result<()> {
-    require!(contact.len() <= usize::from(MAX_CONTACT), CoordinatorError::ContactTooLong);
+    require!(
+        contact.len() <= usize::from(MAX_CONTACT),
+        CoordinatorError::ContactTooLong
+    );
     Ok(())
 }

@@ -58,8 +58,14 @@ impl Run {
 /// # Errors
 /// `NameTooLong`, `DescriptionTooLong`, `ClientVersionTooLong`.
 pub fn check_texts(name: &str, description: &str, min_client_version: &str) -> Result<()> {
-    require!(name.len() <= usize::from(MAX_NAME), CoordinatorError::NameTooLong);
-    require!(description.len() <= usize::from(MAX_DESCRIPTION), CoordinatorError::DescriptionTooLong);
+    require!(
+        name.len() <= usize::from(MAX_NAME),
+        CoordinatorError::NameTooLong
+    );
+    require!(
+        description.len() <= usize::from(MAX_DESCRIPTION),
+        CoordinatorError::DescriptionTooLong
+    );
     require!(
         min_client_version.len() <= usize::from(MAX_CLIENT_VERSION),
         CoordinatorError::ClientVersionTooLong
@@ -110,8 +116,17 @@ mod tests {
     fn texts_are_checked_each_against_its_own_limit() {
         let (n, d, v) = ("x".repeat(65), "x".repeat(281), "x".repeat(33));
         assert!(check_texts(&n[1..], &d[1..], &v[1..]).is_ok());
-        assert_eq!(check_texts(&n, &d[1..], &v[1..]), Err(CoordinatorError::NameTooLong.into()));
-        assert_eq!(check_texts(&n[1..], &d, &v[1..]), Err(CoordinatorError::DescriptionTooLong.into()));
-        assert_eq!(check_texts(&n[1..], &d[1..], &v), Err(CoordinatorError::ClientVersionTooLong.into()));
+        assert_eq!(
+            check_texts(&n, &d[1..], &v[1..]),
+            Err(CoordinatorError::NameTooLong.into())
+        );
+        assert_eq!(
+            check_texts(&n[1..], &d, &v[1..]),
+            Err(CoordinatorError::DescriptionTooLong.into())
+        );
+        assert_eq!(
+            check_texts(&n[1..], &d[1..], &v),
+            Err(CoordinatorError::ClientVersionTooLong.into())
+        );
     }
 }

@@ -3,7 +3,7 @@
 use anchor_lang::prelude::*;
 
 use crate::account::Membership;
-use crate::state::State;
+use crate::state::{self, State};
 use crate::CoordinatorError;
 
 /// Address of the sysvar that holds the hashes of recent slots.
@@ -11,6 +11,22 @@ pub const SLOT_HASHES_ID: Pubkey = pubkey!("SysvarS1otHashes11111111111111111111
 /// SHA-256 of `account:RunState`, first eight bytes: how a log's account begins.
 #[constant]
 pub const RUN_STATE_DISCRIMINATOR: [u8; 8] = [196, 228, 198, 184, 77, 229, 44, 21];
+
+/// Rounds that a log keeps.
+#[constant]
+pub const RUN_STATE_RING: u8 = state::RING as u8;
+/// Most slots of a log.
+#[constant]
+pub const RUN_STATE_MAX_CAPACITY: u16 = state::MAX_CAPACITY as u16;
+/// Most witnesses of a round.
+#[constant]
+pub const RUN_STATE_MAX_WITNESSES: u8 = state::MAX_WITNESSES as u8;
+/// Longest uri of a checkpoint, in bytes.
+#[constant]
+pub const RUN_STATE_MAX_URI: u8 = state::MAX_URI as u8;
+/// The layout that this program reads and writes.
+#[constant]
+pub const RUN_STATE_VERSION: u64 = state::VERSION;
 
 /// Borrows the log in `info` for `f`.
 ///
@@ -20,8 +36,13 @@ pub const RUN_STATE_DISCRIMINATOR: [u8; 8] = [196, 228, 198, 184, 77, 229, 44, 2
 pub fn with_state<T>(info: &AccountInfo, f: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
     require_keys_eq!(*info.owner, crate::ID, CoordinatorError::WrongRunState);
     let mut data = info.try_borrow_mut_data()?;
-    let (discriminator, body) = data.split_first_chunk_mut::<8>().ok_or(CoordinatorError::WrongRunState)?;
-    require!(*discriminator == RUN_STATE_DISCRIMINATOR, CoordinatorError::WrongRunState);
+    let (discriminator, body) = data
+        .split_first_chunk_mut::<8>()
+        .ok_or(CoordinatorError::WrongRunState)?;
+    require!(
+        *discriminator == RUN_STATE_DISCRIMINATOR,
+        CoordinatorError::WrongRunState
+    );
     let mut state = State::from_bytes(body).map_err(CoordinatorError::from)?;
     f(&mut state)
 }

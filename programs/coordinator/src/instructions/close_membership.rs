@@ -31,6 +31,9 @@ pub(crate) fn handler(ctx: Context<CloseMembership>) -> Result<()> {
         let present = with_state(&ctx.accounts.run_state, |s| Ok(owns_slot(s, membership)))?;
         require!(!present, CoordinatorError::MembershipInUse);
     }
-    emit!(MembershipClosed { run_state: membership.run_state, wallet: membership.wallet });
+    emit!(MembershipClosed {
+        run_state: membership.run_state,
+        wallet: membership.wallet
+    });
     Ok(())
 }

@@ -33,13 +33,19 @@ pub(crate) fn handler(ctx: Context<CloseRun>) -> Result<()> {
         Ok(())
     })?;
     close(&ctx.accounts.run_state, &ctx.accounts.recipient)?;
-    emit!(RunClosed { run: ctx.accounts.run.key(), run_state: ctx.accounts.run_state.key() });
+    emit!(RunClosed {
+        run: ctx.accounts.run.key(),
+        run_state: ctx.accounts.run_state.key()
+    });
     Ok(()) // `run` and `spec` close on the way out
 }
 
 /// Empties an account of this program as Anchor's `close` does for its own types.
 fn close(info: &AccountInfo, recipient: &AccountInfo) -> Result<()> {
-    let sum = recipient.lamports().checked_add(info.lamports()).ok_or(CoordinatorError::Overflow)?;
+    let sum = recipient
+        .lamports()
+        .checked_add(info.lamports())
+        .ok_or(CoordinatorError::Overflow)?;
     **recipient.try_borrow_mut_lamports()? = sum;
     **info.try_borrow_mut_lamports()? = 0;
     info.assign(&System::id());

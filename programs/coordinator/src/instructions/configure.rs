@@ -63,7 +63,8 @@ pub(crate) fn handler(ctx: Context<Administer>, args: ConfigArgs) -> Result<()> 
     let env = crate::clock::env_without_hash()?;
     with_state(&ctx.accounts.run_state, |s| {
         let mut sink = Emitter::new(s.header);
-        machine::configure(s, &env, &Config::from(&args), &mut sink).map_err(CoordinatorError::from)?;
+        machine::configure(s, &env, &Config::from(&args), &mut sink)
+            .map_err(CoordinatorError::from)?;
         Ok(())
     })
 }

@@ -53,7 +53,11 @@ pub(crate) fn handler(ctx: Context<CreateRun>, args: CreateRunArgs) -> Result<()
     check_run_id(&args.run_id)?;
     check_texts(&args.name, &args.description, &args.min_client_version)?;
     check_spec_len(args.spec_len)?;
-    require_keys_neq!(args.authority, Pubkey::default(), CoordinatorError::AuthorityMissing);
+    require_keys_neq!(
+        args.authority,
+        Pubkey::default(),
+        CoordinatorError::AuthorityMissing
+    );
     let run_key = ctx.accounts.run.key();
     start_log(&ctx.accounts.run_state, &run_key)?;
     let (creator, run_state) = (ctx.accounts.creator.key(), ctx.accounts.run_state.key());
@@ -64,7 +68,12 @@ pub(crate) fn handler(ctx: Context<CreateRun>, args: CreateRunArgs) -> Result<()
         authority: args.authority,
         run_id: args.run_id.clone()
     });
-    ctx.accounts.spec.set_inner(Spec { run: run_key, sealed: false, bump: ctx.bumps.spec, len: 0 });
+    ctx.accounts.spec.set_inner(Spec {
+        run: run_key,
+        sealed: false,
+        bump: ctx.bumps.spec,
+        len: 0,
+    });
     ctx.accounts.run.set_inner(Run {
         version: RUN_VERSION,
         bump: ctx.bumps.run,
@@ -88,7 +97,10 @@ pub(crate) fn handler(ctx: Context<CreateRun>, args: CreateRunArgs) -> Result<()
 /// # Errors
 /// `SpecLength`.
 pub(crate) fn check_spec_len(spec_len: u32) -> Result<()> {
-    require!((1..=MAX_SPEC).contains(&spec_len), CoordinatorError::SpecLength);
+    require!(
+        (1..=MAX_SPEC).contains(&spec_len),
+        CoordinatorError::SpecLength
+    );
     Ok(())
 }
 
@@ -96,7 +108,9 @@ pub(crate) fn check_spec_len(spec_len: u32) -> Result<()> {
 fn start_log(info: &AccountInfo, run: &Pubkey) -> Result<()> {
     let mut data = info.try_borrow_mut_data()?;
     require!(is_zeroed(&data), CoordinatorError::RunStateNotEmpty);
-    let (discriminator, body) = data.split_first_chunk_mut::<8>().ok_or(CoordinatorError::WrongRunState)?;
+    let (discriminator, body) = data
+        .split_first_chunk_mut::<8>()
+        .ok_or(CoordinatorError::WrongRunState)?;
     State::init(body, run.as_array()).map_err(CoordinatorError::from)?;
     *discriminator = RUN_STATE_DISCRIMINATOR;
     Ok(())

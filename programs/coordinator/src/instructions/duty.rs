@@ -28,7 +28,11 @@ impl Duty<'_> {
     /// What `with_state`, the action and the tick refuse.
     pub(crate) fn act(
         &self,
-        action: impl FnOnce(&mut State, &[u8; 32], &mut dyn Sink) -> std::result::Result<(), MachineError>,
+        action: impl FnOnce(
+            &mut State,
+            &[u8; 32],
+            &mut dyn Sink,
+        ) -> std::result::Result<(), MachineError>,
     ) -> Result<()> {
         let env = env(&self.slot_hashes)?;
         let signer = self.signer.key().to_bytes();

@@ -49,7 +49,14 @@ fn still_admitted(run: &Run, membership: &Membership, authorization: &AccountInf
         return true;
     }
     let account = read(authorization);
-    check_admission(run, account.as_ref(), &membership.wallet, membership.weight, membership.tier).is_ok()
+    check_admission(
+        run,
+        account.as_ref(),
+        &membership.wallet,
+        membership.weight,
+        membership.tier,
+    )
+    .is_ok()
 }
 
 /// The authorization, unless it is closed.

@@ -52,8 +52,18 @@ pub(crate) fn handler(ctx: Context<Join>, args: JoinArgs) -> Result<()> {
     check_contact(&args.contact)?;
     let wallet = ctx.accounts.wallet.key();
     let authorization = ctx.accounts.authorization.as_deref();
-    check_admission(&ctx.accounts.run, authorization.map(|a| &**a), &wallet, args.weight, args.tier)?;
-    let authorization = if ctx.accounts.run.is_open() { None } else { authorization.map(|a| a.key()) };
+    check_admission(
+        &ctx.accounts.run,
+        authorization.map(|a| &**a),
+        &wallet,
+        args.weight,
+        args.tier,
+    )?;
+    let authorization = if ctx.accounts.run.is_open() {
+        None
+    } else {
+        authorization.map(|a| a.key())
+    };
     let request = JoinRequest {
         wallet: wallet.to_bytes(),
         hot_key: args.hot_key.to_bytes(),

@@ -6,5 +6,6 @@ use crate::machine;
 use crate::Duty;
 
 pub(crate) fn handler(ctx: Context<Duty>, slot: u16) -> Result<()> {
-    ctx.accounts.act(|s, signer, _sink| machine::ready(s, slot, signer))
+    ctx.accounts
+        .act(|s, signer, _sink| machine::ready(s, slot, signer))
 }

@@ -6,5 +6,6 @@ use crate::machine;
 use crate::Duty;
 
 pub(crate) fn handler(ctx: Context<Duty>, slot: u16, uri: String) -> Result<()> {
-    ctx.accounts.act(|s, signer, sink| machine::record_checkpoint(s, slot, signer, uri.as_bytes(), sink))
+    ctx.accounts
+        .act(|s, signer, sink| machine::record_checkpoint(s, slot, signer, uri.as_bytes(), sink))
 }

@@ -40,6 +40,10 @@ pub(crate) fn handler(ctx: Context<ResetSpec>, spec_len: u32, spec_sha256: [u8; 
     spec.len = 0;
     // The rent of what was there stays in the account: it pays for the pieces to come, or returns with `close_run`.
     spec.to_account_info().resize(Spec::HEAD)?;
-    emit!(SpecReset { run: run.key(), spec_len, spec_sha256 });
+    emit!(SpecReset {
+        run: run.key(),
+        spec_len,
+        spec_sha256
+    });
     Ok(())
 }

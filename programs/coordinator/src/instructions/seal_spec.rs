@@ -29,12 +29,19 @@ pub struct SealSpec<'info> {
 
 pub(crate) fn handler(ctx: Context<SealSpec>) -> Result<()> {
     let run = &ctx.accounts.run;
-    require!(ctx.accounts.spec.len == run.spec_len, CoordinatorError::SpecIncomplete);
+    require!(
+        ctx.accounts.spec.len == run.spec_len,
+        CoordinatorError::SpecIncomplete
+    );
     let digest = {
         let info = ctx.accounts.spec.to_account_info();
         let data = info.try_borrow_data()?;
         let end = Spec::HEAD.saturating_add(run.spec_len as usize);
-        hash(data.get(Spec::HEAD..end).ok_or(CoordinatorError::SpecIncomplete)?).to_bytes()
+        hash(
+            data.get(Spec::HEAD..end)
+                .ok_or(CoordinatorError::SpecIncomplete)?,
+        )
+        .to_bytes()
     };
     require!(digest == run.spec_sha256, CoordinatorError::SpecHashDiffers);
     let env = crate::clock::env_without_hash()?;

@@ -14,8 +14,15 @@ pub struct SetAuthority<'info> {
 }
 
 pub(crate) fn handler(ctx: Context<SetAuthority>, authority: Pubkey) -> Result<()> {
-    require_keys_neq!(authority, Pubkey::default(), CoordinatorError::AuthorityMissing);
+    require_keys_neq!(
+        authority,
+        Pubkey::default(),
+        CoordinatorError::AuthorityMissing
+    );
     ctx.accounts.run.authority = authority;
-    emit!(AuthoritySet { run: ctx.accounts.run.key(), authority });
+    emit!(AuthoritySet {
+        run: ctx.accounts.run.key(),
+        authority
+    });
     Ok(())
 }

@@ -22,7 +22,11 @@ pub(crate) fn handler(
 ) -> Result<()> {
     check_texts(&name, &description, &min_client_version)?;
     let run = &mut ctx.accounts.run;
-    emit!(MetadataSet { run: run.key(), name: name.clone(), join_authority });
+    emit!(MetadataSet {
+        run: run.key(),
+        name: name.clone(),
+        join_authority
+    });
     run.name = name;
     run.description = description;
     run.min_client_version = min_client_version;

@@ -10,7 +10,10 @@ use crate::{Administer, CoordinatorError};
 pub(crate) fn handler(ctx: Context<Administer>, rate: u64) -> Result<()> {
     with_state(&ctx.accounts.run_state, |s| {
         machine::set_round_rate(s, rate).map_err(CoordinatorError::from)?;
-        emit!(RoundRateSet { run: ctx.accounts.run.key(), rate });
+        emit!(RoundRateSet {
+            run: ctx.accounts.run.key(),
+            rate
+        });
         Ok(())
     })
 }

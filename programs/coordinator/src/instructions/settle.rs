@@ -23,8 +23,12 @@ pub(crate) fn handler(ctx: Context<Settle>) -> Result<()> {
     let membership = &mut ctx.accounts.membership;
     with_state(&ctx.accounts.run_state, |s| {
         let wallet = membership.wallet.to_bytes();
-        let settled = machine::settle(s, membership.slot, &wallet).map_err(CoordinatorError::from)?;
-        membership.earned = membership.earned.checked_add(settled.moved).ok_or(CoordinatorError::Overflow)?;
+        let settled =
+            machine::settle(s, membership.slot, &wallet).map_err(CoordinatorError::from)?;
+        membership.earned = membership
+            .earned
+            .checked_add(settled.moved)
+            .ok_or(CoordinatorError::Overflow)?;
         emit!(Settled {
             run: Pubkey::from(s.header.run),
             wallet: membership.wallet,

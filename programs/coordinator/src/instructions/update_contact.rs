@@ -20,6 +20,9 @@ pub(crate) fn handler(ctx: Context<UpdateContact>, contact: String) -> Result<()
     check_contact(&contact)?;
     let membership = &mut ctx.accounts.membership;
     membership.contact = contact;
-    emit!(ContactUpdated { run_state: membership.run_state, wallet: membership.wallet });
+    emit!(ContactUpdated {
+        run_state: membership.run_state,
+        wallet: membership.wallet
+    });
     Ok(())
 }

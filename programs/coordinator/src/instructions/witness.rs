@@ -7,5 +7,6 @@ use crate::state::from_le_bytes;
 use crate::Duty;
 
 pub(crate) fn handler(ctx: Context<Duty>, slot: u16, round: u64, bitmap: [u8; 32]) -> Result<()> {
-    ctx.accounts.act(|s, signer, _sink| machine::witness(s, slot, signer, round, &from_le_bytes(&bitmap)))
+    ctx.accounts
+        .act(|s, signer, _sink| machine::witness(s, slot, signer, round, &from_le_bytes(&bitmap)))
 }

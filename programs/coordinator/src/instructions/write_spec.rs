@@ -30,8 +30,12 @@ pub struct WriteSpec<'info> {
 
 pub(crate) fn handler(ctx: Context<WriteSpec>, offset: u32, bytes: Vec<u8>) -> Result<()> {
     let written = ctx.accounts.spec.len;
-    let end = u32::try_from(bytes.len()).ok().and_then(|n| offset.checked_add(n));
-    let end = end.filter(|end| *end <= ctx.accounts.run.spec_len).ok_or(CoordinatorError::SpecTooLong)?;
+    let end = u32::try_from(bytes.len())
+        .ok()
+        .and_then(|n| offset.checked_add(n));
+    let end = end
+        .filter(|end| *end <= ctx.accounts.run.spec_len)
+        .ok_or(CoordinatorError::SpecTooLong)?;
     require!(offset <= written, CoordinatorError::SpecGap);
     let len = end.max(written);
     grow(&ctx, len)?;
@@ -40,7 +44,9 @@ pub(crate) fn handler(ctx: Context<WriteSpec>, offset: u32, bytes: Vec<u8>) -> R
     let mut data = info.try_borrow_mut_data()?;
     let from = Spec::HEAD.saturating_add(to_usize(offset));
     let to = Spec::HEAD.saturating_add(to_usize(end));
-    data.get_mut(from..to).ok_or(CoordinatorError::SpecTooLong)?.copy_from_slice(&bytes);
+    data.get_mut(from..to)
+        .ok_or(CoordinatorError::SpecTooLong)?
+        .copy_from_slice(&bytes);
     Ok(())
 }
 
@@ -51,10 +57,18 @@ fn grow(ctx: &Context<WriteSpec>, len: u32) -> Result<()> {
     if size <= info.data_len() {
         return Ok(());
     }
-    let missing = Rent::get()?.minimum_balance(size).saturating_sub(info.lamports());
+    let missing = Rent::get()?
+        .minimum_balance(size)
+        .saturating_sub(info.lamports());
     if missing > 0 {
-        let accounts = Transfer { from: ctx.accounts.payer.to_account_info(), to: info.clone() };
-        transfer(CpiContext::new(ctx.accounts.system_program.key(), accounts), missing)?;
+        let accounts = Transfer {
+            from: ctx.accounts.payer.to_account_info(),
+            to: info.clone(),
+        };
+        transfer(
+            CpiContext::new(ctx.accounts.system_program.key(), accounts),
+            missing,
+        )?;
     }
     Ok(info.resize(size)?)
 }
