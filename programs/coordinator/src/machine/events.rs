@@ -18,10 +18,22 @@ pub enum Reason {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    PhaseChanged { from: u8, to: u8, epoch: u64, step: u64, round: u64 },
+    PhaseChanged {
+        from: u8,
+        to: u8,
+        epoch: u64,
+        step: u64,
+        round: u64,
+    },
     /// A pause was asked for (`true`) or taken back before it began.
-    PauseRequested { requested: bool },
-    EpochStarted { epoch: u64, members: Bits, round_rate: u64 },
+    PauseRequested {
+        requested: bool,
+    },
+    EpochStarted {
+        epoch: u64,
+        members: Bits,
+        round_rate: u64,
+    },
     RoundOpened {
         round: u64,
         step: u64,
@@ -48,18 +60,49 @@ pub enum Event {
         history: [u8; 32],
     },
     /// `active` means that it came back into the running epoch.
-    Joined { slot: u16, wallet: [u8; 32], tier: u8, weight: u16, active: bool },
+    Joined {
+        slot: u16,
+        wallet: [u8; 32],
+        tier: u8,
+        weight: u16,
+        active: bool,
+    },
     /// One member's presence ended.
-    Left { slot: u16, wallet: [u8; 32], reason: Reason },
+    Left {
+        slot: u16,
+        wallet: [u8; 32],
+        reason: Reason,
+    },
     /// The presence of several members ended at once.
-    Dropped { members: Bits, reason: Reason },
-    CheckpointAgreed { step: u64, epoch: u64, weights_hash: [u8; 32] },
+    Dropped {
+        members: Bits,
+        reason: Reason,
+    },
+    CheckpointAgreed {
+        step: u64,
+        epoch: u64,
+        weights_hash: [u8; 32],
+    },
     /// The agreed checkpoint became the run's; `uri_len` is 0 where nobody recorded a uri.
-    CheckpointRecorded { step: u64, epoch: u64, uri_len: u16 },
+    CheckpointRecorded {
+        step: u64,
+        epoch: u64,
+        uri_len: u16,
+    },
     /// The log went back to the last agreed checkpoint.
-    Rewound { from_step: u64, to_step: u64, data_index: u64, lost_samples: u64, history: [u8; 32] },
-    Configured { total_steps: u64 },
-    SpecSealed { spec_hash: [u8; 32] },
+    Rewound {
+        from_step: u64,
+        to_step: u64,
+        data_index: u64,
+        lost_samples: u64,
+        history: [u8; 32],
+    },
+    Configured {
+        total_steps: u64,
+    },
+    SpecSealed {
+        spec_hash: [u8; 32],
+    },
 }
 
 /// Takes the events: the program logs them, tests collect them.

@@ -29,10 +29,9 @@ pub use admin::{
     check_closable, configure, is_halted, seal_spec, set_paused, set_round_rate, unseal_spec,
 };
 pub use checkpoint::{attest_checkpoint, record_checkpoint};
-pub use data::Plan;
 pub use duties::{commit, ready, witness};
-pub use error::MachineError;
 pub(crate) use error::ensure;
+pub use error::MachineError;
 pub use events::{Event, Reason, Silent, Sink};
 pub use join::{evict, join, leave, settle, JoinRequest, Settled};
 pub use tick::{tick, MAX_TRANSITIONS};
@@ -59,8 +58,14 @@ pub(crate) fn signed<'a>(
     slot: u16,
     signer: &[u8; 32],
 ) -> Result<&'a Slot, MachineError> {
-    let place = s.slots.get(usize::from(slot)).ok_or(MachineError::NoSuchSlot)?;
-    ensure(!place.is_free() && place.signs(signer), MachineError::WrongSigner)?;
+    let place = s
+        .slots
+        .get(usize::from(slot))
+        .ok_or(MachineError::NoSuchSlot)?;
+    ensure(
+        !place.is_free() && place.signs(signer),
+        MachineError::WrongSigner,
+    )?;
     Ok(place)
 }
 

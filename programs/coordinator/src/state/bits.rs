@@ -76,7 +76,10 @@ pub fn rank(bits: &Bits, slot: usize) -> usize {
 
 /// The slots of a set, ascending.
 pub fn iter(bits: &Bits) -> BitIter {
-    BitIter { bits: *bits, word: 0 }
+    BitIter {
+        bits: *bits,
+        word: 0,
+    }
 }
 
 pub struct BitIter {

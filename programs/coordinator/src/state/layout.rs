@@ -235,7 +235,10 @@ impl Interval {
         let [a, b, c, d, e, f, g, h] = start.to_le_bytes();
         let low = u32::from_le_bytes([a, b, c, d]);
         let high = u32::from_le_bytes([e, f, g, h]);
-        Self { start: [low, high], len }
+        Self {
+            start: [low, high],
+            len,
+        }
     }
 
     pub fn first(&self) -> u64 {

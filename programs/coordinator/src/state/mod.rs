@@ -1,9 +1,8 @@
 //! The `RunState` account as typed memory.
 
-mod bits;
+pub mod bits;
 mod layout;
 
-pub use bits::*;
 pub use layout::*;
 
 use crate::machine::MachineError;
@@ -78,8 +77,7 @@ impl<'a> State<'a> {
         }
         header.version = VERSION;
         header.run = *run;
-        header.capacity =
-            u16::try_from(state.slots.len()).map_err(|_| MachineError::WrongSize)?;
+        header.capacity = u16::try_from(state.slots.len()).map_err(|_| MachineError::WrongSize)?;
         header.next_round = 1;
         header.checkpoint.round = 1;
         header.uploader = NO_UPLOADER;
@@ -105,7 +103,10 @@ impl<'a> State<'a> {
 
     /// The slot of a wallet that is a member or has unsettled pay.
     pub fn slot_of(&self, wallet: &[u8; 32]) -> Option<u16> {
-        let found = self.slots.iter().position(|s| !s.is_free() && s.wallet == *wallet);
+        let found = self
+            .slots
+            .iter()
+            .position(|s| !s.is_free() && s.wallet == *wallet);
         found.and_then(|i| u16::try_from(i).ok())
     }
 }
