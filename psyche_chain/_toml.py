@@ -1,7 +1,8 @@
 """Read a TOML file into a pydantic model; every failure is one sentence about a file and a key path.
 
 Also what Psyche's own `state.toml` needs: keys that mean nothing here are named in a warning,
-`[model_extra_data]` is read as `[model.LLM]`, and a unit variant (`data_location = "Dummy"`) as an empty table.
+`[model_extra_data]` is read as `[model.LLM]`, and a unit variant (`data_location = "Dummy"`) as an empty
+table.
 """
 
 import difflib
