@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import trio
 from solders.pubkey import Pubkey
+from trio import TaskStatus
 
 from psyche_chain.client import duties
 from psyche_chain.client.acts import Acts
@@ -132,7 +133,7 @@ class Client:
         busy = frozenset(key for key, why in self._busy.items() if why.holds(chain_slot))
         return self._acts.state(self._wallet, busy, stopping=self._stopping)
 
-    async def _handle_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def _handle_signals(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             task_status.started()
             async for number in signals:

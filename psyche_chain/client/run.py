@@ -14,10 +14,10 @@ from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.sender import Sender
 from psyche_chain.client.chain_port import ChainPort
 from psyche_chain.client.events import EventLog
-from psyche_chain.client.keys import load_keypair
 from psyche_chain.client.options import JoinOptions
 from psyche_chain.client.startup import Admission, admit, peer_key, peer_seed
 from psyche_chain.client.statedir import StateDir
+from psyche_chain.wallet import load_wallet
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,13 @@ def run_client(options: JoinOptions) -> int:
 
 
 async def _run(options: JoinOptions) -> int:
-    wallet = load_keypair(options.keypair)
-    hot_key = load_keypair(options.hot_key) if options.hot_key else wallet
+    wallet, warning = load_wallet(options.keypair)
+    hot_key = wallet
+    if options.hot_key is not None:
+        hot_key, hot_warning = load_wallet(options.hot_key)
+        warning = warning or hot_warning
+    if warning:
+        logger.warning(warning)
     folder = StateDir(options.state_dir)
     folder.prepare()
     async with RpcPool(options.rpc) as rpc:

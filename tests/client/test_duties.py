@@ -198,7 +198,7 @@ def test_only_full_members_offer_and_only_the_uploader_records() -> None:
     assert decide(view, me(2, view), NOW) == [duties.Offer(view.history)]
     uris = {view.history: "peers:ab"}
     assert decide(view, me(2, view, uris=uris), NOW) == [duties.Record(2, view.step, "peers:ab")]
-    assert decide(view, me(0, view, uris=uris), NOW + 19) == []
+    assert decide(view, me(0, view, uris=uris), NOW + 15) == []
 
 
 def test_another_full_member_records_for_a_lost_uploader_when_time_runs_out() -> None:
