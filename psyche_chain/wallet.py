@@ -32,7 +32,7 @@ def load_wallet(path: Path | None = None) -> tuple[Keypair, str]:
     except FileNotFoundError:
         raise ConfigError(
             f"there is no wallet at {path}",
-            f"make one with: psyche-chain wallet new --keypair {path}; or name yours with --keypair or {ENVIRONMENT}",
+            f"make one with: psyche-chain wallet new --keypair {path}; or name yours with --keypair",
         ) from None
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"the wallet {path} cannot be read: {exc}") from None

@@ -1,7 +1,7 @@
 """`create-run`: one resumable command. Every step is looked up on chain before it is done.
 
-The run's address comes from creator and id, the mint's from the run's address, the pool's from the state account; so a
-command that was interrupted anywhere finds what is there and goes on from it.
+The run's address comes from creator and id, the mint's from the run's address, the pool's from the state
+account; so a command that was interrupted anywhere finds what is there and goes on from it.
 """
 
 import hashlib

@@ -13,7 +13,7 @@ from psyche_chain import __version__
 from psyche_chain.chain import accounts, instructions, money
 from psyche_chain.chain.accounts import Pool, Run
 from psyche_chain.chain.rpc import RpcPool
-from psyche_chain.chain.sender import SendPolicy, Sender
+from psyche_chain.chain.sender import Sender, SendPolicy
 from psyche_chain.chain.state import ChainConfig
 from psyche_chain.errors import RefusedError, VersionError
 

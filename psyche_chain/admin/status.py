@@ -4,6 +4,7 @@ from typing import Any
 
 from psyche_chain.chain import accounts
 from psyche_chain.chain.accounts import Membership, Run, Snapshot, as_dict
+from psyche_chain.chain.errors import DecodeError
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.state import RunState, Slot, SlotStatus
 
@@ -66,7 +67,7 @@ async def list_runs(rpc: RpcPool) -> list[dict[str, Any]]:
     for run in await accounts.fetch_runs(rpc):
         try:
             full = await fetch_summary(rpc, run)
-        except accounts.DecodeError as exc:
+        except DecodeError as exc:
             rows.append({"run": str(run.key), "run_id": run.run_id, "name": run.name, "error": exc.message})
             continue
         rows.append({k: v for k, v in full.items() if k != "slots"} | {"open": run.open})
