@@ -15,7 +15,7 @@ import trio
 from psyche_chain.chain.state import Checkpoint
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ledger import head, link, link_through
-from psyche_chain.client.ports import Adapter, Network
+from psyche_chain.client.ports import Adapter, Network, NotYet
 from psyche_chain.client.view import GENESIS, ChainView, RoundStatus
 from psyche_chain.client.weights import Weights
 from psyche_train.network import FetchError, NetworkError
@@ -27,10 +27,6 @@ BLOB_DEADLINE_S = 15.0
 CHECKPOINT_DEADLINE_S = 600.0
 MAX_UPDATE_BYTES = 256 << 20
 PEERS_SCHEME = "peers:"
-
-
-class NotYet(Exception):
-    """The duty cannot be done now; it is tried again. The message says what is missing."""
 
 
 class CatchUp:
@@ -109,7 +105,7 @@ class CatchUp:
         return bool(records)
 
     async def _start_over(self, view: ChainView) -> bool:
-        """Leave the own weights for the last agreed checkpoint, if the chain's log does not pass through them."""
+        """Leave the own weights for the agreed checkpoint, if the chain's log does not pass through them."""
         own, checkpoint = self._weights.history, view.checkpoint
         start = checkpoint.history if checkpoint.agreed else GENESIS
         if own == start:
@@ -117,7 +113,7 @@ class CatchUp:
         if start != view.history:
             after = self._weights.log.after(start)
             if any(head(start, after[: i + 1]) == own for i in range(len(after))):
-                # The own weights are newer than the checkpoint: only proof that the log went elsewhere counts.
+                # The own weights are newer: only proof that the log went elsewhere counts.
                 around = link(start, view) or await self._records_of_peers(start, view)
                 if around is None or any(head(start, around[:i]) == own for i in range(len(around) + 1)):
                     return False

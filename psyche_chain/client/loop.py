@@ -19,11 +19,10 @@ from solders.pubkey import Pubkey
 
 from psyche_chain.client import duties
 from psyche_chain.client.acts import Acts
-from psyche_chain.client.catchup import NotYet
 from psyche_chain.client.clock import ChainClock
 from psyche_chain.client.duties import Duty, decide, state_of, training_is_over
 from psyche_chain.client.events import EventLog
-from psyche_chain.client.ports import Chain, Refused
+from psyche_chain.client.ports import Chain, NotYet, Refused
 from psyche_chain.client.view import PRESENT, ChainView, MyState, Phase
 from psyche_chain.errors import PsycheError
 from psyche_train.blobs import BlobStoreError

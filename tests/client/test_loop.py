@@ -49,7 +49,8 @@ class Member:
             network = FakeNetwork(self.peers, self.key, self.folder / "records.log")
             try:
                 self.port = FakePort(self.run, wallet(self.number), self.key, tier)
-                weights = Weights(self._make, self.folder / "records.log", events)
+                self.model = FakeModel(self.folder)
+                weights = Weights(self.model, self.folder / "records.log", events)
                 adapter = FakeAdapter()
                 catch_up = CatchUp(weights, network, adapter, self.folder, events, tier=tier)
                 acts = Acts(
@@ -67,10 +68,6 @@ class Member:
                 self.exit = await self.client.run()
             finally:
                 network.own.up = False
-
-    def _make(self) -> FakeModel:
-        self.model = FakeModel(self.folder)
-        return self.model
 
     def kill(self) -> None:
         """End it as `kill -9` would: nothing is cleaned up."""

@@ -450,6 +450,7 @@ class FakeModel:
         self.folder = state_dir / "checkpoints"
         self.train_s = train_s
         self.reset()
+        self.load()
 
     def reset(self) -> None:
         self.position = FakePosition(GENESIS, 0)
@@ -496,6 +497,9 @@ class FakeModel:
         (path / "model.safetensors").write_bytes(self.weights)
         return path
 
+    def pin(self, path: Path | None) -> None:
+        self.pinned = path
+
     def restore(self, path: Path, position: FakePosition) -> None:
         self.weights = (path / "model.safetensors" if path.is_dir() else path).read_bytes()
         self.position = position
@@ -517,6 +521,6 @@ class FakeAdapter:
     def position_of(self, checkpoint: Checkpoint) -> FakePosition:
         return FakePosition(checkpoint.history, checkpoint.step)
 
-    def verify(self, path: Path, weights_hash: bytes) -> None:
-        if hashlib.sha256(path.read_bytes()).digest() != weights_hash:
+    def verify(self, path: Path, weights_hash_: bytes) -> None:
+        if hashlib.sha256(path.read_bytes()).digest() != weights_hash_:
             raise ValueError("another model")
