@@ -15,7 +15,6 @@ from typing import Any
 
 import trio
 from solders.keypair import Keypair
-from tests.chain.deploying import deploy_programs
 
 from localnet.chain.process import ChainProcess
 from psyche_chain.admin.create import create_run
@@ -26,6 +25,7 @@ from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.sender import Sender, confirm
 from psyche_chain.chain.state import Phase, RunState
 from psyche_chain.config import load_config
+from tests.chain.deploying import deploy_programs
 
 ROOT = Path(__file__).resolve().parents[2]
 SOL = 1_000_000_000
@@ -157,7 +157,9 @@ class Cluster:
                 for member in self.members:
                     assert member.exit_code in (None, 0, -9), f"member {member.number}: {member.tail()}"
                 await trio.sleep(0.1)
-        tails = "\n".join(f"--- {m.number} (exit {m.exit_code}): {m.tail()}\n{m.events()[-5:]}" for m in self.members)
+        tails = "\n".join(
+            f"--- {m.number} (exit {m.exit_code}): {m.tail()}\n{m.events()[-5:]}" for m in self.members
+        )
         raise AssertionError(f"{what}: not within {limit_s} s, phase {state.phase.label}\n{tails}")
 
     async def until_all_ended(self, limit_s: float = 90.0) -> None:
