@@ -62,14 +62,18 @@ class Busy:
 
     running: bool = True
     landed_at: int = 0
-    """Slot of the chain; busy until a snapshot is at least as new."""
+    """Slot of the chain; busy until a snapshot is at least as new and was asked for after the landing was
+    seen (a slot is long: a snapshot of the same slot may be older than the transaction)."""
+    seen_at: float = 0.0
+    """Time of trio's clock at which the landing was seen."""
     retry_at: float = 0.0
     """Time of trio's clock."""
     failures: int = 0
 
-    def holds(self, chain_slot: int) -> bool:
-        """Whether the duty must not be decided now."""
-        return self.running or chain_slot < self.landed_at or trio.current_time() < self.retry_at
+    def holds(self, chain_slot: int, asked_at: float) -> bool:
+        """Whether the duty must not be decided from a snapshot of `chain_slot` that was asked for then."""
+        is_old = chain_slot < self.landed_at or asked_at < self.seen_at
+        return self.running or is_old or trio.current_time() < self.retry_at
 
 
 class Client:
@@ -95,6 +99,7 @@ class Client:
         self._rng = rng or random.Random()
         self._clock = ChainClock()
         self._view: ChainView | None = None
+        self._asked_at = float("-inf")
         self._busy: dict[str, Busy] = {}
         self._poke = trio.Event()
         self._table_changed = trio.Event()
@@ -130,7 +135,7 @@ class Client:
     def my_state(self) -> MyState:
         """What duties are decided from."""
         chain_slot = self._view.chain_slot if self._view else 0
-        busy = frozenset(key for key, why in self._busy.items() if why.holds(chain_slot))
+        busy = frozenset(key for key, why in self._busy.items() if why.holds(chain_slot, self._asked_at))
         return self._acts.state(self._wallet, busy, stopping=self._stopping)
 
     async def _handle_signals(self, signals: AsyncIterator[int]) -> None:
@@ -145,6 +150,7 @@ class Client:
         failures, leave_by = 0, float("inf")
         while True:
             self._poke = trio.Event()
+            asked_at = trio.current_time()
             try:
                 snapshot = await self._chain.snapshot()
             except PsycheError as error:
@@ -155,6 +161,7 @@ class Client:
                 await trio.sleep(min(MAX_RETRY_S, 0.5 * 2**failures) * self._rng.uniform(0.5, 1.0))
                 continue
             failures = 0
+            self._asked_at = asked_at
             self._clock.observe(snapshot.clock)
             self._see(snapshot.view)
             self._step()
@@ -186,7 +193,7 @@ class Client:
         self._busy = {
             key: why
             for key, why in self._busy.items()
-            if why.holds(view.chain_slot) or trio.current_time() < why.retry_at + MAX_RETRY_S
+            if why.holds(view.chain_slot, self._asked_at) or trio.current_time() < why.retry_at + MAX_RETRY_S
         }
         training = self._acts.training
         if training is not None and training_is_over(view, *training):
@@ -215,9 +222,11 @@ class Client:
             if not isinstance(duty, duties.Tick) or await self._is_my_turn(view):
                 why.landed_at = await self._acts.do(duty, view)
                 why.failures = 0
+                if why.landed_at:
+                    why.seen_at = trio.current_time()
         except Refused as error:
             quiet = error.name in HARMLESS
-            self._failed(duty, why, error, first_retry_s=0.2 if quiet else 1.0, quiet=quiet)
+            self._failed(duty, why, error, first_retry_s=0.3 if quiet else 1.0, quiet=quiet)
         except (NotYet, NetworkError, BlobStoreError) as error:
             self._failed(duty, why, error, first_retry_s=0.5, quiet=why.failures == 0)
         except PsycheError as error:
