@@ -2,8 +2,8 @@
 
 One `_Job` a blob. Workers, one a peer, take ranges of missing pieces; a second worker starts when the first
 has not finished after `HEDGE_S`, or at once for a blob of several ranges. Ranges that another worker holds
-are taken again when nothing else is left, so that one slow peer cannot keep the last range. A peer that serves a
-corrupted piece or manifest is not asked again.
+are taken again when nothing else is left, so that one slow peer cannot keep the last range. A peer that
+serves a corrupted piece or manifest is not asked again.
 """
 
 from __future__ import annotations

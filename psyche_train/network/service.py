@@ -16,6 +16,7 @@ import trio
 from psyche_train.blobs import BlobStore
 from psyche_train.network.fetch import Fetcher, FetchFailed
 from psyche_train.network.gossip import Gossip
+from psyche_train.network.links import Links
 from psyche_train.network.logs import fetch_chains
 from psyche_train.network.node import Node
 from psyche_train.network.protocol import (
@@ -61,10 +62,12 @@ async def serve_client(channel: Channel) -> None:
         raise ProtocolError("the first frame has to be hello with a seed of 32 bytes")
     node = Node(seed, hello.listen, hello.announce)
     store = BlobStore(Path(hello.blob_dir))
+    links = Links(node)
     server = Server(node, store, Path(hello.log_path))
     gossip = Gossip(node, hello.topic)
     async with trio.open_nursery() as nursery:
         await nursery.start(node.run)
+        nursery.start_soon(links.run)
         async with gossip.running():
             service = _Service(channel, node, server, gossip, Fetcher(node, store, gossip.holders))
             logger.info("event=listening key=%s addresses=%s", node.key.hex(), ",".join(node.addresses()))

@@ -111,34 +111,33 @@ class Supervisor:
     async def _run_once(self, listener: trio.SocketListener, path: Path) -> bool:
         """One life of the process; whether it got as far as listening."""
         listened = False
-        async with _process(path, self._log) as process:
+        async with _process(path, self._log) as process, trio.open_nursery() as nursery:
             self.pid = process.pid
+
+            async def until_exit() -> None:
+                await process.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(until_exit)
+            channel = None
             try:
-                async with trio.open_nursery() as nursery:
-
-                    async def until_exit() -> None:
-                        await process.wait()
-                        nursery.cancel_scope.cancel()
-
-                    nursery.start_soon(until_exit)
-                    with trio.move_on_after(START_S):
-                        channel = Channel(await listener.accept())
-                        await self._greet(channel)
-                        listened = True
-                    if listened:
-                        try:
-                            await self._talk(channel)
-                        finally:
-                            self.channel = None
-                            with shielded(STOP_S):
-                                if process.poll() is None:
-                                    await _say_stop(channel)
-                                    await process.wait()
-                    nursery.cancel_scope.cancel()
+                with trio.move_on_after(START_S):
+                    channel = Channel(await listener.accept())
+                    await self._greet(channel)
+                    listened = True
+                if listened and channel is not None:
+                    await self._talk(channel)
             except (OSError, ProtocolError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                 logger.warning("event=network_process_lost pid=%d why=%s", process.pid, exc)
             finally:
                 self.channel = self.pid = None
+                with shielded(STOP_S):
+                    if channel is not None:
+                        if process.poll() is None:
+                            await _say_stop(channel)
+                            await process.wait()
+                        await channel.aclose()
+            nursery.cancel_scope.cancel()
         logger.info("event=network_process_ended pid=%d status=%s", process.pid, process.returncode)
         return listened
 
