@@ -119,6 +119,8 @@ class Node:
         check_free(self._listen)
         async with self.host.run(listen_addrs=[self._listen]):
             try:
+                # it dials whatever addresses peers claimed for themselves; ours come from the member table
+                await self.swarm.auto_connector.stop()
                 async with trio.open_nursery() as self._nursery:
                     task_status.started()
                     await trio.sleep_forever()
@@ -131,13 +133,14 @@ class Node:
         """Where this member can be dialled, without the `/p2p/` suffix."""
         return list(self._announce) or reported(self.host.get_transport_addrs())
 
-    async def set_members(self, peers: Sequence[Peer]) -> None:
+    def set_members(self, peers: Sequence[Peer]) -> None:
         """Replace the member table; connections of keys that are no longer in it are closed."""
         wanted = {peer.key: peer for peer in peers if peer.key != self.key}
         for key in [key for key in self.members if key not in wanted]:
             member = self.members.pop(key)
             del self._by_id[member.id]
-            await self.drop(member.id, "left the member table")
+            if self._nursery is not None:
+                self._nursery.start_soon(self.drop, member.id, "left_the_member_table")
         for key, peer in wanted.items():
             known = self.members.get(key)
             if known is not None:

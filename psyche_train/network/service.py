@@ -40,6 +40,7 @@ from psyche_train.network.protocol import (
     Stop,
 )
 from psyche_train.network.serve import Server
+from psyche_train.network.streams import describe
 from psyche_train.network.types import Peer
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class _Service:
         match message:
             case Members(members=entries):
                 peers = [Peer(bytes.fromhex(m.key), tuple(m.addrs), m.slot) for m in entries]
-                await self._node.set_members(peers)
+                self._node.set_members(peers)
             case Reveal(round=number):
                 self._server.revealed = max(self._server.revealed, number)
                 self._announce()
@@ -133,6 +134,9 @@ class _Service:
             except FetchFailed as exc:
                 peers = {key.hex(): reason for key, reason in exc.peers.items()}
                 answer, body = Failed(request=number, why=str(exc), peers=peers), b""
+            except Exception as exc:  # a request that ends the process would end the next one, too
+                logger.exception("event=request_failed request=%d", number)
+                answer, body = Failed(request=number, why=f"internal error, {describe(exc)}"), b""
             finally:
                 del self._scopes[number]
             await self._channel.send(answer, body)

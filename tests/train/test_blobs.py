@@ -139,7 +139,7 @@ def test_full_disk_is_a_clear_error_and_leaves_nothing(
 def test_directory_that_cannot_be_one_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        BlobStoreError, match="cannot open the blob store at .*choose another state directory"
+        BlobStoreError, match=r"cannot open the blob store at .*choose another state directory"
     ):
         BlobStore(tmp_path / "file" / "store")
 

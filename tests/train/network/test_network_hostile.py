@@ -19,11 +19,12 @@ from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
 from multiaddr import Multiaddr
-from network_support import connected, introduce, read_log, running, seed_of, until
+from network_support import TOPIC, connected, introduce, read_log, running, seed_of, until
 
 from psyche_train.blobs import PIECE, BlobStore, Manifest
 from psyche_train.network import FetchError, NetworkClient, Peer
 from psyche_train.network import links as links_module
+from psyche_train.network.gossip import Gossip
 from psyche_train.network.links import Links
 from psyche_train.network.node import Node
 from psyche_train.network.serve import Server
@@ -57,7 +58,7 @@ async def meet(node: Node, *clients: NetworkClient, name: str) -> Peer:
     """Put a peer of this process into everybody's table, at slot 9, and wait for its connections."""
     peer = Peer(node.key, tuple(node.addresses()), 9)
     members = await introduce(clients, [peer])
-    await node.set_members(members)
+    node.set_members(members)
     await until(lambda: all(node.connected(client.peer_key) for client in clients))
     for client in clients:
         await connected(client, node.key)
@@ -113,35 +114,39 @@ async def test_flipped_byte_is_refused_and_the_blob_comes_from_another_holder(tm
 
 
 async def test_wrong_manifests_lengths_and_silence_do_not_stop_a_fetch(tmp_path: Path) -> None:
-    data = os.urandom(PIECE + 1)
-    blob = Manifest.of_bytes(data).id
     wrong = Manifest.of_bytes(os.urandom(10)).to_bytes()
-    answers = [
-        Reply(Status.OK, len(wrong), 10).to_bytes() + wrong + bytes(10),  # another blob's manifest
-        Reply(Status.OK, 2**32 - 1, 10).to_bytes(),  # a manifest of 4 GB
-        Reply(Status.OK, 0, 10).to_bytes(),  # none at all
-        Reply(Status.OK, len(wrong), 2**32 - 1).to_bytes(),  # more data than asked for
-        b"\xff" * 9,  # no such status
-        b"\x00" * 4,  # ends inside the head
-        b"",  # nothing
+    lies = [
+        (Reply(Status.OK, len(wrong), 10).to_bytes() + wrong + bytes(10), "does not match the id"),
+        (Reply(Status.OK, 2**32 - 1, 10).to_bytes(), "a manifest of 4294967295 bytes, allowed"),
+        (Reply(Status.OK, 0, 10).to_bytes(), "answered 0+10 bytes"),
+        (Reply(Status.OK, len(wrong), 2**32 - 1).to_bytes(), "4294967295 bytes to a request for"),
+        (b"\xff" * 9, "status 255 is unknown"),
+        (b"\x00" * 4, "ended 5 bytes early"),
+        (b"", "ended 9 bytes early"),
     ]
+    blobs = [os.urandom(PIECE + 1) for _ in lies]
+    told = {Manifest.of_bytes(blob).id: lie for blob, (lie, _) in zip(blobs, lies, strict=True)}
     async with running(tmp_path, "a", "b") as (a, b), peer_in_this_process("liar") as liar:
-        turn = iter(answers)
 
-        async def lie(stream: Any, _request: BlobRequest) -> None:
-            await write_all(stream, next(turn))
+        async def lie(stream: Any, request: BlobRequest) -> None:
+            await write_all(stream, told[request.blob])
+            await stream.close()
             raise StreamBroken("that is all")
 
-        seen = serve_with(liar, lie)
+        serve_with(liar, lie)
         await meet(liar, a, b, name="liar")
-        for _ in answers:
+
+        async def fetch(blob: bytes, why: str) -> None:
+            name = Manifest.of_bytes(blob).id
             with pytest.raises(FetchError) as caught:
-                await b.fetch(blob, deadline_s=0.3, max_bytes=MB, holders=[liar.key])
-            assert liar.key in caught.value.peers
-        assert len(seen) >= len(answers)
-        turn = iter([b""] * 100)
-        await a.publish(data)
-        assert await b.fetch(blob, deadline_s=20, max_bytes=MB, holders=[liar.key]) == data
+                await b.fetch(name, deadline_s=4, max_bytes=MB, holders=[liar.key])
+            assert why in caught.value.peers[liar.key]
+            await a.publish(blob)
+            assert await b.fetch(name, deadline_s=20, max_bytes=MB, holders=[liar.key]) == blob
+
+        async with trio.open_nursery() as nursery:
+            for blob, (_, why) in zip(blobs, lies, strict=True):
+                nursery.start_soon(fetch, blob, why)
         assert (await b.status()).restarts == 0
 
 
@@ -287,6 +292,19 @@ async def test_strangers_are_refused_and_a_stock_host_with_a_members_key_is_serv
         assert str(ID.from_pubkey(stranger.public_key)) not in read_log(tmp_path, "a")
 
 
+async def test_announcements_arrive_signed_and_only_when_the_blob_may_be_seen(tmp_path: Path) -> None:
+    async with running(tmp_path, "a") as (a,), peer_in_this_process("listener") as listener:
+        gossip = Gossip(listener, TOPIC)
+        async with gossip.running():
+            await meet(listener, a, name="listener")
+            hidden = await a.publish(b"hidden", hidden_until=2)
+            shown = await a.publish(b"shown")
+            await until(lambda: gossip.holders.of(shown) == [a.peer_key])
+            assert gossip.holders.of(hidden) == []
+            await a.reveal(2)
+            await until(lambda: gossip.holders.of(hidden) == [a.peer_key])
+
+
 async def test_frozen_peer_is_noticed_and_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links_module, "PING_EVERY_S", 0.2)
     monkeypatch.setattr(links_module, "PING_S", 1.0)
@@ -306,7 +324,7 @@ async def test_cancelled_transfers_leave_the_connection_usable(tmp_path: Path) -
     """Stock py-libp2p corrupts the connection in half of the cases when a write is cancelled."""
     async with peer_in_this_process("one") as one, peer_in_this_process("two") as two:
         for node, other in ((one, two), (two, one)):
-            await node.set_members([Peer(other.key, tuple(other.addresses()), 0)])
+            node.set_members([Peer(other.key, tuple(other.addresses()), 0)])
         await until(lambda: one.connected(two.key) and two.connected(one.key))
         store = BlobStore(tmp_path / "blobs")
         name = store.put(os.urandom(8 * MB))
@@ -339,8 +357,8 @@ async def test_cancelled_transfers_leave_the_connection_usable(tmp_path: Path) -
 async def test_reconnections_do_not_use_up_inbound_slots(tmp_path: Path) -> None:
     async with peer_in_this_process("one") as one, peer_in_this_process("two") as two:
         caller, called = (one, two) if one.key < two.key else (two, one)
-        await called.set_members([Peer(caller.key, (), 0)])
-        await caller.set_members([Peer(called.key, tuple(called.addresses()), 0)])
+        called.set_members([Peer(caller.key, (), 0)])
+        caller.set_members([Peer(called.key, tuple(called.addresses()), 0)])
 
         async def meeting() -> bool:
             return caller.connected(called.key) and called.connected(caller.key)

@@ -25,19 +25,50 @@ def test_importing_the_client_does_not_import_libp2p() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=Path.cwd(), check=False).returncode == 0
 
 
-async def test_three_members_exchange_blobs_and_hide_until_reveal(tmp_path: Path) -> None:
+def record(number: int, seed: bytes) -> RoundRecord:
+    accepted = (Accepted(slot=1, tier=0, weight=1, commitment=seed),)
+    return RoundRecord(
+        epoch=0, number=number, step=number, trained=True, seed=seed, data_index=8 * number, samples=8,
+        assigned=b"\xff" * 32, spec_hash=bytes(32), accepted=accepted,
+    )  # fmt: skip
+
+
+def write_log(path: Path, seeds: list[bytes]) -> list[RoundRecord]:
+    log, history, chain = RecordLog(path), bytes(32), []
+    for number, seed in enumerate(seeds):
+        chain.append(record(number, seed))
+        log.append(history, chain[-1])
+        history = chain[-1].next_history(history)
+    return chain
+
+
+async def test_three_members_exchange_blobs_and_records_and_hide_until_reveal(tmp_path: Path) -> None:
+    honest = write_log(tmp_path / "a" / "records.log", [i.to_bytes(2, "big") * 16 for i in range(300)])
+    brief = write_log(tmp_path / "b" / "records.log", [b"z" * 32])
     async with running(tmp_path, "a", "b", "c" * 120) as (a, b, c):
-        await introduce([a, b, c])
+        hidden_from_dialling = Peer(c.peer_key, (), 2)  # as behind NAT: streams run both ways once it dialled
+        everybody = [Peer(m.peer_key, tuple(await m.addresses()), i) for i, m in enumerate((a, b))]
+        for member in (a, b, c):
+            await member.set_members([*everybody, hidden_from_dialling])
         for size in (0, 1, 5 * MB + 17):
             data = os.urandom(size)
-            name = await a.publish(data)
-            for other in (b, c):
+            name = await c.publish(data)
+            for other in (a, b):
                 assert await other.fetch(name, deadline_s=20, max_bytes=6 * MB) == data
         status = await b.status()
         assert status.running
         assert set(status.connected) == {a.peer_key, c.peer_key}
         assert status.bytes_in > 5 * MB
         assert status.restarts == 0
+
+        # records: every chain that peers offer, from any point of it
+        chains = await c.fetch_log(bytes(32), deadline_s=20)
+        assert sorted(chains, key=len) == [brief, honest]
+        middle = bytes(32)
+        for item in honest[:299]:
+            middle = item.next_history(middle)
+        assert await c.fetch_log(middle, deadline_s=20) == [honest[299:]]
+        assert await c.fetch_log(b"?" * 32, deadline_s=0.5) == []
 
         # too large: refused by its proven length, at once
         with pytest.raises(FetchError, match=f"has {size} bytes, allowed 1000"):
@@ -63,8 +94,7 @@ async def test_three_members_exchange_blobs_and_hide_until_reveal(tmp_path: Path
         assert got == [secret]
 
         # a member leaves the table: its connection is closed, and it is not let in again
-        everybody = [Peer(m.peer_key, tuple(await m.addresses()), i) for i, m in enumerate((a, b, c))]
-        await a.set_members(everybody[:2])
+        await a.set_members(everybody)
 
         async def c_is_out() -> bool:
             return a.peer_key not in (await c.status()).connected and (await a.status()).connected == (
@@ -79,30 +109,15 @@ async def test_three_members_exchange_blobs_and_hide_until_reveal(tmp_path: Path
         assert list(BlobStore(tmp_path / "b" / "blobs").ids()) == [name]
 
 
-async def test_hidden_blob_stays_hidden_over_a_restart_of_the_process(tmp_path: Path) -> None:
-    async with running(tmp_path, "a", "b") as (a, b):
-        await introduce([a, b])
-        name = await a.publish(b"x" * 1000, hidden_until=3)
-        assert a.process_id is not None
-        os.kill(a.process_id, signal.SIGKILL)
-
-        async def again() -> bool:
-            return (await a.status()).restarts == 1 and (await a.status()).running
-
-        await until(again)
-        await connected(b, a.peer_key)
-        with pytest.raises(FetchError, match="before its round is revealed"):
-            await b.fetch(name, deadline_s=1, max_bytes=MB)
-        await a.reveal(3)
-        assert await b.fetch(name, deadline_s=10, max_bytes=MB) == b"x" * 1000
-
-
-async def test_killing_a_serving_process_does_not_stop_a_fetch(tmp_path: Path) -> None:
+async def test_killed_serving_process_neither_stops_a_fetch_nor_forgets_what_is_hidden(
+    tmp_path: Path,
+) -> None:
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await introduce([a, b, c])
         data = os.urandom(40 * MB)
         name = await a.publish(data)
         await b.publish(data)
+        secret = await a.publish(b"x" * 1000, hidden_until=3)
         await connected(c, a.peer_key, b.peer_key)
         async with trio.open_nursery() as nursery:
 
@@ -114,6 +129,16 @@ async def test_killing_a_serving_process_does_not_stop_a_fetch(tmp_path: Path) -
             await until(partial.exists)
             assert a.process_id is not None
             os.kill(a.process_id, signal.SIGKILL)
+
+        async def again() -> bool:
+            return (await a.status()).restarts == 1 and (await a.status()).running
+
+        await until(again)
+        await connected(c, a.peer_key)
+        with pytest.raises(FetchError, match="before its round is revealed"):
+            await c.fetch(secret, deadline_s=1, max_bytes=MB)
+        await a.reveal(3)
+        assert await c.fetch(secret, deadline_s=10, max_bytes=MB) == b"x" * 1000
 
 
 async def test_hanging_process_is_killed_and_started_again(
@@ -133,34 +158,33 @@ async def test_hanging_process_is_killed_and_started_again(
         assert await a.addresses() == before
 
 
-async def test_log_is_fetched_from_peers_that_know_more(tmp_path: Path) -> None:
-    def record(number: int, seed: bytes) -> RoundRecord:
-        accepted = (Accepted(slot=1, tier=0, weight=1, commitment=seed),)
-        return RoundRecord(
-            epoch=0, number=number, step=number, trained=True, seed=seed, data_index=8 * number, samples=8,
-            assigned=b"\xff" * 32, spec_hash=bytes(32), accepted=accepted,
-        )  # fmt: skip
+def test_process_ends_with_its_client_and_a_stuck_one_is_killed_by_the_next(tmp_path: Path) -> None:
+    code = (
+        "import sys, trio; from pathlib import Path; sys.path.append(sys.argv[2])\n"
+        "from network_support import running\n"
+        "async def main():\n"
+        "    async with running(Path(sys.argv[1]), 'a') as (a,):\n"
+        "        print(a.process_id, flush=True); await trio.sleep_forever()\n"
+        "trio.run(main)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
+    pids = []
+    for stuck in (False, True, False):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+            assert client.stdout is not None
+            pids.append(int(client.stdout.readline()))
+            if stuck:
+                os.kill(pids[-1], signal.SIGSTOP)
+            client.kill()
 
-    def write(name: str, seeds: list[bytes]) -> list[RoundRecord]:
-        log, history, chain = RecordLog(tmp_path / name / "records.log"), bytes(32), []
-        for number, seed in enumerate(seeds):
-            chain.append(record(number, seed))
-            log.append(history, chain[-1])
-            history = chain[-1].next_history(history)
-        return chain
+    def gone(pid: int) -> bool:
+        stat = Path(f"/proc/{pid}/stat")
+        return not stat.exists() or stat.read_text().split()[2] == "Z"
 
-    honest = write("a", [i.to_bytes(2, "big") * 16 for i in range(300)])
-    other = write("b", [b"z" * 32])
-    async with running(tmp_path, "a", "b", "c") as (a, b, c):
-        await introduce([a, b, c])
-        await connected(c, a.peer_key, b.peer_key)
-        chains = await c.fetch_log(bytes(32), deadline_s=20)
-        assert sorted(chains, key=len) == [other, honest]
-        middle = bytes(32)
-        for item in honest[:299]:
-            middle = item.next_history(middle)
-        assert await c.fetch_log(middle, deadline_s=20) == [honest[299:]]
-        assert await c.fetch_log(b"?" * 32, deadline_s=1) == []
+    async def all_gone() -> None:
+        await until(lambda: all(map(gone, pids)), 10)
+
+    trio.run(all_gone)
 
 
 async def test_port_in_use_is_a_clear_error(tmp_path: Path) -> None:
