@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from solders.hash import Hash
 from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
@@ -66,17 +67,12 @@ class Chain:
         raise AssertionError(method)
 
 
-@pytest.fixture(autouse=True)
-def _virtual_time(autojump_clock: trio.testing.MockClock) -> None:
-    """No test here waits in real time."""
-
-
 async def send(chain: Chain, **named: Any) -> Any:
     async with pool((A, Node(chain)), deadline_s=60) as rpc:
         return await Sender(rpc, PAYER, named.pop("policy", None)).send([TICK], label="tick", **named)
 
 
-async def test_lands_once_with_units_from_the_simulation() -> None:
+async def test_lands_once_with_units_from_the_simulation(autojump_clock: trio.testing.MockClock) -> None:
     chain = Chain()
     receipt = await send(chain)
     assert (receipt.slot, receipt.units) == (100, 10_000)
@@ -86,7 +82,7 @@ async def test_lands_once_with_units_from_the_simulation() -> None:
     assert chain.sent[0].verify() is None
 
 
-async def test_min_units_raise_the_limit() -> None:
+async def test_min_units_raise_the_limit(autojump_clock: trio.testing.MockClock) -> None:
     chain = Chain()
     await send(chain, min_units=200_000)
     assert bytes(chain.sent[0].message.instructions[0].data)[1:] == (200_000).to_bytes(4, "little")
@@ -95,7 +91,9 @@ async def test_min_units_raise_the_limit() -> None:
 @pytest.mark.parametrize(
     ("fees", "paid"), [([], None), ([0, 0], None), ([1, 2, 3, 400], 400), ([10**9] * 4, 5_000)]
 )
-async def test_priority_fee_follows_recent_fees_up_to_the_cap(fees: list[int], paid: int | None) -> None:
+async def test_priority_fee_follows_recent_fees_up_to_the_cap(
+    fees: list[int], paid: int | None, autojump_clock: trio.testing.MockClock
+) -> None:
     chain = Chain()
     chain.fees = fees
     await send(chain, policy=SendPolicy(max_fee_micro_lamports=5_000))
@@ -103,14 +101,14 @@ async def test_priority_fee_follows_recent_fees_up_to_the_cap(fees: list[int], p
     assert price == ([] if paid is None else [b"\x03" + paid.to_bytes(8, "little")])
 
 
-async def test_same_bytes_are_sent_again_until_they_land() -> None:
+async def test_same_bytes_are_sent_again_until_they_land(autojump_clock: trio.testing.MockClock) -> None:
     chain = Chain(lands=lambda n: n == 3)
     await send(chain)
     assert len(chain.sent) == 3
     assert len({bytes(t) for t in chain.sent}) == 1
 
 
-async def test_rebuilt_only_after_the_blockhash_expired() -> None:
+async def test_rebuilt_only_after_the_blockhash_expired(autojump_clock: trio.testing.MockClock) -> None:
     chain = Chain(lands=lambda n: n >= 6)
     await send(chain)
     hashes = [str(t.message.recent_blockhash) for t in chain.sent]
@@ -120,7 +118,9 @@ async def test_rebuilt_only_after_the_blockhash_expired() -> None:
     assert chain.blockhashes == 2
 
 
-async def test_landing_at_the_last_moment_is_found_in_the_history() -> None:
+async def test_landing_at_the_last_moment_is_found_in_the_history(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     chain = Chain(lands=lambda n: False)
     answer = chain.__call__
 
@@ -135,7 +135,7 @@ async def test_landing_at_the_last_moment_is_found_in_the_history() -> None:
     assert len({bytes(t) for t in chain.sent}) == 1
 
 
-async def test_history_of_a_node_behind_is_not_believed() -> None:
+async def test_history_of_a_node_behind_is_not_believed(autojump_clock: trio.testing.MockClock) -> None:
     """The node that knows of the landing is down for a moment; the one behind says it never happened."""
     chain = Chain(lands=lambda n: True)
     behind = Chain(lands=lambda n: False)
@@ -158,7 +158,7 @@ async def test_history_of_a_node_behind_is_not_believed() -> None:
     assert chain.blockhashes == 1
 
 
-async def test_deadline_is_told_with_the_signature() -> None:
+async def test_deadline_is_told_with_the_signature(autojump_clock: trio.testing.MockClock) -> None:
     chain = Chain(lands=lambda n: False)
     began = trio.current_time()
     with pytest.raises(
@@ -168,7 +168,7 @@ async def test_deadline_is_told_with_the_signature() -> None:
     assert trio.current_time() - began == pytest.approx(20, abs=0.5)
 
 
-async def test_refusal_in_the_simulation_sends_nothing() -> None:
+async def test_refusal_in_the_simulation_sends_nothing(autojump_clock: trio.testing.MockClock) -> None:
     code = next(c for c, (name, _) in program("coordinator").errors.items() if name == "NothingDue")
     chain = Chain()
     chain.simulation = {
@@ -183,7 +183,7 @@ async def test_refusal_in_the_simulation_sends_nothing() -> None:
     assert chain.sent == []
 
 
-async def test_failure_on_chain_is_named_from_its_logs() -> None:
+async def test_failure_on_chain_is_named_from_its_logs(autojump_clock: trio.testing.MockClock) -> None:
     """Codes of different programs overlap: the log says which one failed inside the other."""
     chain = Chain(err={"InstructionError": [1, {"Custom": 6000}]})
     inner = program("treasurer")
@@ -198,7 +198,9 @@ async def test_failure_on_chain_is_named_from_its_logs() -> None:
     assert (caught.value.program, caught.value.name) == ("treasurer", inner.errors[6000][0])
 
 
-async def test_unreachable_while_landing_is_not_called_expired() -> None:
+async def test_unreachable_while_landing_is_not_called_expired(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     chain = Chain()
 
     def cut(method: str, params: list[Any]) -> dict[str, Any] | Exception:
