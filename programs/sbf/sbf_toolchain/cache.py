@@ -125,8 +125,7 @@ def patch_llvm(folder: Path) -> None:
 def build_sysroot(cache: Path, tools: Tools, jobs: str) -> Path:
     """Compile std once, as a dependency of an empty crate, and return the folder of its rlibs.
 
-    The crate lies above std's source: cargo names packages relative to the workspace, so crate metadata of
-    std do not depend on where the cache is.
+    The crate lies above std's source, so that rustc is given paths relative to the cache folder.
     """
     target_dir = cache / "seed-target"
     (cache / "src").mkdir()

@@ -260,7 +260,7 @@ def write_program(
     end = rel_at + len(rel)
     entries = [
         (0x1E, 4),  # DT_FLAGS: DF_TEXTREL
-        (0x11, rel_at),  # DT_REL
+        (0x11, rel_at if rel else 0),  # DT_REL; the loader takes a table without entries for an error
         (0x12, len(rel)),  # DT_RELSZ
         (0x13, 16),  # DT_RELENT
         (0x6FFFFFFA, num_relative),  # DT_RELCOUNT
