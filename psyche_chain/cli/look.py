@@ -75,8 +75,9 @@ def _status_line(full: dict[str, Any]) -> str:
     left = "" if full["seconds_left"] is None else f" {full['seconds_left']}s left"
     pausing = " pausing" if full["pause_requested"] else ""
     return (
-        f"{full['run_id']}: {full['phase']}{left}{pausing} epoch {full['epoch']} step {full['step']}/{full['total_steps']} "
-        f"members {full['members']} checkpoint {output._cell(full['checkpoint_step'])}"
+        f"{full['run_id']}: {full['phase']}{left}{pausing} epoch {full['epoch']} "
+        f"step {full['step']}/{full['total_steps']} members {full['members']} "
+        f"checkpoint {'-' if full['checkpoint_step'] is None else full['checkpoint_step']}"
     )
 
 

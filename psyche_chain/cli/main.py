@@ -14,8 +14,8 @@ from psyche_chain.errors import PsycheError
 app = typer.Typer(
     name="psyche-chain",
     help="Create, join and steer training runs on Solana. Add --debug anywhere for details and tracebacks.",
-    epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 3 bad file, 4 not found, 5 no funds, 6 chain unreachable, "
-    "7 refused by a program, 10 client too old.",
+    epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 3 bad file, 4 not found, 5 no funds, "
+    "6 chain unreachable, 7 refused by a program, 10 client too old.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -44,7 +44,7 @@ app.add_typer(wallets.app, name="wallet")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; return its exit status. Errors go to stderr, never as a traceback without `--debug`."""
+    """Run one command line; return its exit status. Tracebacks are shown with `--debug` only."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]

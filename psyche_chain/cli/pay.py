@@ -110,8 +110,8 @@ def rewards(run: RunArg, json: JsonOpt = False, rpc: RpcOpt = None) -> None:
         lines = {"mint": str(pay.pool.mint)} | {k: format_amount(v, pay.decimals) for k, v in texts.items()}
         output.data("\n".join([*output.pairs(lines), ""]))
     columns = ("wallet", "tier", "earned", "claimed", "open")
-    money_columns = columns[2:]
     cells = [
-        [format_amount(r[c], pay.decimals) if c in money_columns else r[c] for c in columns] for r in rows
+        [str(m.wallet), m.tier, *(format_amount(v, pay.decimals) for v in (m.earned, m.claimed, m.open))]
+        for m in pay.members
     ]
     output.data("\n".join(output.table(columns, cells)))

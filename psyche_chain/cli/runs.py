@@ -21,17 +21,17 @@ RunIdOpt = Annotated[str | None, typer.Option("--run-id", help="Instead of the f
 
 
 def register(app: typer.Typer) -> None:
-    app.command("validate-config", epilog="Example: psyche-chain validate-config config/demo.toml")(
-        validate_config
-    )
-    app.command(
-        "create-run", epilog="Example: psyche-chain create-run config/demo.toml --rpc http://127.0.0.1:8899"
-    )(create_run)
-    app.command("pause", epilog="Example: psyche-chain pause demo")(pause)
-    app.command("resume", epilog="Example: psyche-chain resume demo")(resume)
-    app.command("set-rates", epilog="Example: psyche-chain set-rates demo 12.5")(set_rates)
-    app.command("tick", epilog="Example: psyche-chain tick demo")(tick)
-    app.command("close-run", epilog="Example: psyche-chain close-run demo --recipient ADDRESS")(close_run)
+    """Add this module's commands."""
+    for name, function, example in (
+        ("validate-config", validate_config, "validate-config config/demo.toml"),
+        ("create-run", create_run, "create-run config/demo.toml --rpc http://127.0.0.1:8899"),
+        ("pause", pause, "pause demo"),
+        ("resume", resume, "resume demo"),
+        ("set-rates", set_rates, "set-rates demo 12.5"),
+        ("tick", tick, "tick demo"),
+        ("close-run", close_run, "close-run demo --recipient ADDRESS"),
+    ):
+        app.command(name, epilog=f"Example: psyche-chain {example}")(function)
 
 
 def _load(path: Path, run_id: str | None) -> RunConfig:
@@ -60,7 +60,7 @@ def create_run(
 ) -> None:
     """Create a run, or bring an existing one to what the file says; prints the run's key.
 
-    Safe to repeat: every step is looked up before it is done, so an interrupted command goes on where it stopped.
+    Safe to repeat: every step is looked up before it is done, so an interrupted command goes on.
     """
     loaded = _load(config, run_id)
 
