@@ -180,7 +180,7 @@ class RecordLog:
         """Add the record that was closed after `history`; adding it again changes nothing.
 
         Raises:
-            RecordError: another record follows `history` already (`rewind_to` first), or the log is read-only.
+            RecordError: another record follows `history` already (`rewind_to` first), or it is read-only.
         """
         if self._read_only:
             raise RecordError(f"{self.path} was opened read-only")

@@ -21,8 +21,8 @@ class Schedule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     base_lr: float = Field(gt=0, le=10)
-    warmup_init_lr: float = Field(0.0, ge=0, le=10)
-    warmup_steps: int = Field(0, ge=0, le=_LIMIT)
+    warmup_init_lr: float = Field(default=0.0, ge=0, le=10)
+    warmup_steps: int = Field(default=0, ge=0, le=_LIMIT)
 
     def at(self, step: int) -> float:
         """Learning rate of a 0-based step."""
@@ -80,10 +80,10 @@ class WarmupStableDecaySchedule(Schedule):
     """`base_lr` for `stable_steps`, then a cosine and a linear decay."""
 
     stable_steps: int = Field(ge=0, le=_LIMIT)
-    cosine_decay_steps: int = Field(0, ge=0, le=_LIMIT)
-    cosine_decay_final_lr: float = Field(0.0, ge=0, le=10)
-    linear_decay_steps: int = Field(0, ge=0, le=_LIMIT)
-    linear_decay_final_lr: float = Field(0.0, ge=0, le=10)
+    cosine_decay_steps: int = Field(default=0, ge=0, le=_LIMIT)
+    cosine_decay_final_lr: float = Field(default=0.0, ge=0, le=10)
+    linear_decay_steps: int = Field(default=0, ge=0, le=_LIMIT)
+    linear_decay_final_lr: float = Field(default=0.0, ge=0, le=10)
 
     def _after_warmup(self, step: int) -> float:
         step -= self.stable_steps

@@ -63,17 +63,17 @@ class OneOf(Table):
 class InitCheckpoint(Table):
     """Fresh weights from an integer generator: the same bits on every machine."""
 
-    seed: int = Field(0, ge=0, lt=2**63)
-    hidden_size: int = Field(128, ge=8, le=65_536)
-    intermediate_size: int = Field(512, ge=1, le=1_048_576)
-    num_hidden_layers: int = Field(4, ge=1, le=512)
-    num_attention_heads: int = Field(4, ge=1, le=1024)
-    num_key_value_heads: int = Field(4, ge=1, le=1024)
-    vocab_size: int = Field(256, ge=2, le=1_048_576)
-    rope_theta: float = Field(10_000.0, gt=0)
-    rms_norm_eps: float = Field(1e-5, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    hidden_size: int = Field(default=128, ge=8, le=65_536)
+    intermediate_size: int = Field(default=512, ge=1, le=1_048_576)
+    num_hidden_layers: int = Field(default=4, ge=1, le=512)
+    num_attention_heads: int = Field(default=4, ge=1, le=1024)
+    num_key_value_heads: int = Field(default=4, ge=1, le=1024)
+    vocab_size: int = Field(default=256, ge=2, le=1_048_576)
+    rope_theta: float = Field(default=10_000.0, gt=0)
+    rms_norm_eps: float = Field(default=1e-5, gt=0, lt=1)
     tie_word_embeddings: bool = True
-    initializer_range: float = Field(0.02, gt=0, le=1)
+    initializer_range: float = Field(default=0.02, gt=0, le=1)
     weights_sha256: Sha256Hex = ""
     """Weights hash h_0 of the initial weights; `resolve` fills it in."""
 
@@ -96,7 +96,7 @@ class HubCheckpoint(Table):
     """A Hugging Face repository in the transformers layout."""
 
     repo_id: str = Field(min_length=1, max_length=128)
-    revision: str | None = Field(None, max_length=64)
+    revision: str | None = Field(default=None, max_length=64)
     weights_sha256: Sha256Hex = ""
 
 
@@ -124,11 +124,11 @@ class Checkpoint(OneOf):
 class StdlibData(Table):
     """Bytes of the Python standard library's source on this machine, one token a byte."""
 
-    max_bytes: int = Field(2_000_000, ge=10_000, le=100_000_000)
+    max_bytes: int = Field(default=2_000_000, ge=10_000, le=100_000_000)
     sha256: Sha256Hex = ""
     """Of the text; `resolve` fills it in from the creator's machine."""
-    validation_fraction: float = Field(0.05, gt=0, le=0.5)
-    python: str = Field("", max_length=32)
+    validation_fraction: float = Field(default=0.05, gt=0, le=0.5)
+    python: str = Field(default="", max_length=32)
     """Version whose library was hashed, for the error message of a machine that has another."""
 
 
@@ -139,14 +139,14 @@ class LocalData(Table):
     token_size_in_bytes: Literal["OneByte", "TwoBytes", "FourBytes"] = "TwoBytes"
     """Width of a token in a `.bin` file; an `.npy` file says its own."""
     sha256: Sha256Hex = ""
-    validation_fraction: float = Field(0.05, gt=0, le=0.5)
+    validation_fraction: float = Field(default=0.05, gt=0, le=0.5)
 
 
 class DummyData(Table):
     """Invented tokens with a pattern that can be learned, for tests."""
 
-    num_tokens: int = Field(1_000_000, ge=1000, le=10_000_000)
-    validation_fraction: float = Field(0.05, gt=0, le=0.5)
+    num_tokens: int = Field(default=1_000_000, ge=1000, le=10_000_000)
+    validation_fraction: float = Field(default=0.05, gt=0, le=0.5)
 
 
 class DataLocation(OneOf):
@@ -181,13 +181,13 @@ class LrSchedule(OneOf):
 class DistroOptimizer(Table):
     """DisTrO: DCT of the error buffer, the largest coefficients, one bit each."""
 
-    clip_grad_norm: float | None = Field(None, gt=0)
-    weight_decay: float = Field(0.0, ge=0, le=10)
-    compression_decay: float = Field(0.95, ge=0, le=1)
+    clip_grad_norm: float | None = Field(default=None, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=10)
+    compression_decay: float = Field(default=0.95, ge=0, le=1)
     """Decay of the error buffer; 0.95 measured best in the first experiments, 0.999 is the original's."""
-    compression_topk: int = Field(8, ge=1)
+    compression_topk: int = Field(default=8, ge=1)
     """Coefficients kept per chunk."""
-    compression_chunk: int = Field(64, ge=2, le=128)
+    compression_chunk: int = Field(default=64, ge=2, le=128)
     """Longest edge of a chunk, in parameters."""
     quantize_1bit: Literal[True] = True
     lookahead: bool = False
@@ -219,9 +219,9 @@ class Optimizer(OneOf):
 class MatFormer(Table):
     """Nested model slices: tier t keeps the first 1/2**t of every feed-forward layer."""
 
-    max_tier: int = Field(0, ge=0, le=2)
+    max_tier: int = Field(default=0, ge=0, le=2)
     """Smallest slice that may join; every tier's chunk grid is a prefix of the full one's."""
-    ffn_rescale: float = Field(1.0, ge=0, le=2)
+    ffn_rescale: float = Field(default=1.0, ge=0, le=2)
     """Tier t multiplies its feed-forward output by ``2 ** (t * ffn_rescale)``."""
 
 
@@ -230,9 +230,9 @@ class TrainSpec(Table):
 
     architecture: Literal["HfLlama"] = "HfLlama"
     data_type: Literal["Pretraining"] = "Pretraining"
-    max_seq_len: int = Field(128, ge=2, le=1_048_576)
+    max_seq_len: int = Field(default=128, ge=2, le=1_048_576)
     """Tokens of a sample."""
-    cold_start_warmup_steps: int = Field(0, ge=0)
+    cold_start_warmup_steps: int = Field(default=0, ge=0)
     """Steps over which the schedule's learning rate is scaled up from near zero at the start of the run."""
     checkpoint: Checkpoint
     data_location: DataLocation
