@@ -74,7 +74,7 @@ async def fund_wallets(url: str, wallets: Sequence[tuple[Keypair, int]]) -> None
         for key, sol in wallets:
             signature = await queries.request_airdrop(rpc, key.pubkey(), sol * LAMPORTS_PER_SOL)
             status = await confirm(rpc, signature, deadline_s=FUNDED_DEADLINE_S)
-            if status.error is not None:
+            if status.err is not None:
                 raise LaunchError(
                     f"the airdrop of {sol} SOL to {key.pubkey()} failed on {url}",
                     "use a cluster with a faucet, such as solana-test-validator or the embedded chain",

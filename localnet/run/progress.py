@@ -80,10 +80,10 @@ class MemberProgress:
             elif kind == "phase":
                 self.epoch = int(event.get("epoch", self.epoch))
             elif kind == "train":
-                step = int(event["step"])
-                self.step = max(self.step, step)
-                self.losses[step] = float(event["loss"])
+                step, loss = int(event["step"]), float(event["loss"])
                 self.update_bytes[step] = (int(event["bytes"]), int(event["parameters"]))
+                self.losses[step] = loss
+                self.step = max(self.step, step)
             elif kind == "fold":
                 self.step = max(self.step, int(event["step"]))
             elif kind == "val":
