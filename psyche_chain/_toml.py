@@ -119,7 +119,8 @@ def validate(model: type[M], tables: Mapping[str, Any], path: Path) -> M:
     try:
         return model.model_validate(tables)
     except ValidationError as exc:
-        problems = exc.errors(include_url=False)
+        # an unknown key first: a misspelt key is often the missing one
+        problems = sorted(exc.errors(include_url=False), key=lambda p: p["type"] != "extra_forbidden")
         first = f"{path}: {_sentence(model, problems[0])}"
         others = [_key(p["loc"]) for p in problems[1:]]
         hint = f"also wrong: {', '.join(dict.fromkeys(others))}" if others else ""

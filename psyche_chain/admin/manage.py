@@ -2,7 +2,7 @@
 
 from solders.pubkey import Pubkey
 
-from psyche_chain.admin.rewards import pool_and_mint, settle_departed
+from psyche_chain.admin.rewards import claim, fetch_pay, pool_and_mint, settle_all
 from psyche_chain.admin.session import Session, authority_of
 from psyche_chain.chain import accounts, instructions, money
 from psyche_chain.chain.accounts import Run
@@ -67,8 +67,10 @@ async def leave(session: Session, run: Run) -> int:
 
 
 async def close_run(session: Session, run: Run, recipient: Pubkey) -> None:
-    """Close a halted run: settle everybody, withdraw what no member is owed, return the rent to
-    `recipient`.
+    """Close a halted run: settle and pay everybody, withdraw what is left, return the rent to `recipient`.
+
+    Raises:
+        RefusedError: the run is live, or a pool's rent was to go to another wallet than its authority's.
     """
     authority = await authority_of(session, run)
     state = await accounts.fetch_state(session.rpc, run)
@@ -76,14 +78,23 @@ async def close_run(session: Session, run: Run, recipient: Pubkey) -> None:
         raise RefusedError(
             f"run {run.run_id} is live ({state.phase.label})", f"pause it first: psyche-chain pause {run.key}"
         )
-    await settle_departed(session, run)
+    if authority.pool is not None and recipient != session.wallet:
+        raise RefusedError("the rent of a run that pays goes to its authority", "leave --recipient away")
+    await settle_all(session, run)
     if authority.pool is None:
         step = instructions.close_run(
             authority=session.wallet, recipient=recipient, run=run.key, run_state=run.run_state
         )
         await session.sender.send([step], label="close run")
         return
+    await _close_pool(session, run)
+
+
+async def _close_pool(session: Session, run: Run) -> None:
     pool, mint = await pool_and_mint(session.rpc, run)
+    for member in (await fetch_pay(session.rpc, run)).members:
+        if member.open:
+            await claim(session, run, member.wallet)
     steps = [
         money.create_token_account(
             payer=session.wallet, owner=session.wallet, mint=mint.key, token_program=mint.program

@@ -128,38 +128,43 @@ async def fetch_pay(rpc: RpcPool, run: Run) -> RunPay:
     return RunPay(run, pool, mint, vault, members)
 
 
-async def claim(session: Session, run: Run) -> Claimed:
-    """Pay out to the session's wallet what it earned and has not claimed, as far as the vault holds it.
+async def claim(session: Session, run: Run, wallet: Pubkey | None = None) -> Claimed:
+    """Pay out what a wallet earned and has not claimed, as far as the vault holds it.
+
+    Args:
+        session: pays the fee.
+        run: a run that pays.
+        wallet: whose pay goes to its own token account; the session's where None.
 
     Raises:
         NotFoundError: the run pays nothing, or the wallet never was a member.
     """
+    owner = wallet or session.wallet
     pool, mint = await pool_and_mint(session.rpc, run)
-    membership = await accounts.fetch_membership(session.rpc, run.run_state, session.wallet)
+    membership = await accounts.fetch_membership(session.rpc, run.run_state, owner)
     if membership is None:
         raise NotFoundError(
-            f"wallet {session.wallet} is not a member of run {run.run_id}",
-            "claim with the wallet that joined: --keypair",
+            f"wallet {owner} is not a member of run {run.run_id}",
+            "claim with the wallet that joined: --keypair, or name it: --for ADDRESS",
         )
-    own = ids.token_account_address(session.wallet, mint.key, mint.program)
-    before = accounts.token_amount(await queries.get_account(session.rpc, own))
     step = money.claim(
         payer=session.wallet,
-        wallet=session.wallet,
+        wallet=owner,
         run=run.key,
         run_state=run.run_state,
         mint=mint.key,
         vault=pool.vault,
         token_program=mint.program,
     )
+    before = (await accounts.fetch_claims(session.rpc, pool.key, [owner]))[0]
     receipt = await session.sender.send([step], label="claim")
-    after = accounts.token_amount(await queries.get_account(session.rpc, own))
-    mine = next((m for m in (await fetch_pay(session.rpc, run)).members if m.wallet == session.wallet), None)
-    owed = 0 if mine is None else mine.open
-    return Claimed(after - before, owed, mint.decimals, mint.key, receipt.signature)
+    pay = await fetch_pay(session.rpc, run)
+    mine = next(m for m in pay.members if m.wallet == owner)
+    amount = mine.claimed - (0 if before is None else before.claimed)
+    return Claimed(amount, mine.open, mint.decimals, mint.key, receipt.signature)
 
 
-async def settle_departed(session: Session, run: Run) -> int:
+async def settle_all(session: Session, run: Run) -> int:
     """Settle every slot that can be, so that departed members' slots get free; returns how many were
     settled.
     """

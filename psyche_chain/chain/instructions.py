@@ -104,7 +104,7 @@ def set_paused(paused: bool, *, authority: Pubkey, run: Pubkey, run_state: Pubke
 
 
 def set_authority(new: Pubkey, *, authority: Pubkey, run: Pubkey) -> Instruction:
-    return _coordinator("set_authority", {"new_authority": new}, authority=authority, run=run)
+    return _coordinator("set_authority", {"authority": new}, authority=authority, run=run)
 
 
 def set_metadata(

@@ -117,7 +117,7 @@ class PoolActions:
         )
 
     def configure(self, config: ChainConfig) -> Instruction:
-        return self._action("Configure", config_args(config))
+        return self._action("Configure", config=config_args(config))
 
     def set_round_rate(self, rate: int) -> Instruction:
         return self._action("SetRoundRate", rate=rate)
@@ -156,7 +156,7 @@ def claim(
     vault: Pubkey,
     token_program: Pubkey,
 ) -> Instruction:
-    """Settles the wallet's slot and pays what it has earned and not claimed."""
+    """Settles the wallet's slot and pays to its own token account; anybody may ask for it."""
     pool = ids.pool_address(run_state)
     accounts = {
         "payer": payer,
@@ -180,7 +180,7 @@ def claim(
 def close_pool(
     *, authority: Pubkey, run: Pubkey, run_state: Pubkey, mint: Pubkey, vault: Pubkey, token_program: Pubkey
 ) -> Instruction:
-    """Withdraws what no member is owed and closes pool and run."""
+    """Withdraws what no member is owed; closes pool and run once nobody can be paid any more."""
     accounts = {
         "authority": authority,
         "pool": ids.pool_address(run_state),
@@ -192,8 +192,6 @@ def close_pool(
         "authority_token": ids.token_account_address(authority, mint, token_program),
         "coordinator_program": ids.COORDINATOR_ID,
         "token_program": token_program,
-        "associated_token_program": ids.ASSOCIATED_TOKEN_ID,
-        "system_program": ids.SYSTEM_ID,
     }
     return program("treasurer").instruction("close_pool", {}, accounts)
 

@@ -11,7 +11,7 @@ from psyche_chain.amounts import format_amount, parse_amount
 from psyche_chain.chain import accounts
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.cli import exit_codes, output
-from psyche_chain.cli.options import JsonOpt, KeypairOpt, RpcOpt, RunArg, with_rpc, with_session
+from psyche_chain.cli.options import JsonOpt, KeypairOpt, RpcOpt, RunArg, address, with_rpc, with_session
 from psyche_chain.errors import PsycheError
 
 
@@ -54,11 +54,20 @@ def fund(
         output.data(f"paid in {paid_in}, the vault holds {vault}")
 
 
-def claim(run: RunArg, json: JsonOpt = False, rpc: RpcOpt = None, keypair: KeypairOpt = None) -> None:
-    """Pay out what the wallet earned and has not claimed yet."""
+def claim(
+    run: RunArg,
+    owner: Annotated[
+        str | None, typer.Option("--for", metavar="ADDRESS", help="Pay this member, not the own wallet.")
+    ] = None,
+    json: JsonOpt = False,
+    rpc: RpcOpt = None,
+    keypair: KeypairOpt = None,
+) -> None:
+    """Pay out what a member earned and has not claimed yet, to the member's own token account."""
+    wallet = None if owner is None else address(owner, "--for")
 
     async def action(session: Session) -> money.Claimed:
-        return await money.claim(session, await accounts.resolve_run(session.rpc, run))
+        return await money.claim(session, await accounts.resolve_run(session.rpc, run), wallet)
 
     done = with_session(rpc, keypair, action)
     if json:

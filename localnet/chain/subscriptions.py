@@ -1,0 +1,231 @@
+"""The websocket's subscriptions: who is told what, and when.
+
+Notices for `processed` and `confirmed` go out with the commit; those for `finalized`, Solana's default, when
+the slot is 32 slots old. A subscriber that does not read is cut off when its queue is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from solders.signature import Signature
+
+from localnet.chain.bank import Published
+from localnet.chain.errors import RpcError, invalid_params
+from localnet.chain.records import FINALITY_SLOTS, GONE, Executed, Json
+from localnet.chain.rpc import encode
+from localnet.chain.rpc.params import Params, address, signature
+from localnet.chain.rpc.registry import VERSION, Node
+from localnet.chain.txmeta import text
+
+MAX_QUEUED = 4_096
+MAX_SUBSCRIPTIONS = 1_000
+_TOO_MANY = -32005
+
+
+class Client:
+    """One websocket connection's outgoing notices."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[Json] = asyncio.Queue(MAX_QUEUED)
+        self.too_slow = asyncio.Event()
+        self.subscriptions: dict[int, Subscription] = {}
+
+    def send(self, message: Json) -> None:
+        try:
+            self.queue.put_nowait(message)
+        except asyncio.QueueFull:
+            self.too_slow.set()
+
+
+@dataclass(slots=True, eq=False)
+class Subscription:
+    id: int
+    kind: str
+    client: Client
+    finalized: bool
+    on_transactions: Callable[[Subscription, list[Executed], int], None] | None = None
+    seen: dict[bytes, None] = field(default_factory=dict)
+
+    def notify(self, slot: int | None, value: Json) -> None:
+        result = value if slot is None else {"context": {"slot": slot, "apiVersion": VERSION}, "value": value}
+        self.client.send(
+            {
+                "jsonrpc": "2.0",
+                "method": f"{self.kind}Notification",
+                "params": {"result": result, "subscription": self.id},
+            }
+        )
+
+
+class Hub:
+    """All subscriptions of a server. Event loop only."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._next_id = 0
+        self._all: dict[int, Subscription] = {}
+        self._unfinalized: deque[Executed] = deque()
+        node.view.listen(self._published)
+
+    def subscribe(self, client: Client, kind: str, params: Params) -> int:
+        """Start a subscription.
+
+        Raises:
+            RpcError: unknown kind, bad parameters, too many.
+        """
+        if len(client.subscriptions) >= MAX_SUBSCRIPTIONS:
+            raise RpcError(_TOO_MANY, f"Too many subscriptions; max {MAX_SUBSCRIPTIONS} a connection")
+        make = getattr(self, f"_subscribe_{kind}")
+        self._next_id += 1
+        subscription = Subscription(self._next_id, kind, client, True)
+        make(subscription, params)
+        self._all[subscription.id] = subscription
+        client.subscriptions[subscription.id] = subscription
+        return subscription.id
+
+    def unsubscribe(self, client: Client, kind: str, subscription_id: int) -> bool:
+        """End a subscription; raises RpcError where there is none."""
+        found = client.subscriptions.get(subscription_id)
+        if found is None or found.kind != kind:
+            raise invalid_params("Invalid subscription id.")
+        self._drop(found)
+        return True
+
+    def leave(self, client: Client) -> None:
+        """End all subscriptions of a connection."""
+        for subscription in list(client.subscriptions.values()):
+            self._drop(subscription)
+
+    def _drop(self, subscription: Subscription) -> None:
+        self._all.pop(subscription.id, None)
+        subscription.client.subscriptions.pop(subscription.id, None)
+
+    # Kinds.
+
+    def _subscribe_account(self, subscription: Subscription, params: Params) -> None:
+        key = params.address(0)
+        config = params.config(1)
+        encoding = encode.Encoding.from_config(config)
+        subscription.finalized = config.finalized
+        view = self._node.view
+
+        def on_transactions(this: Subscription, transactions: list[Executed], slot: int) -> None:
+            changes = [tx.changes[key] for tx in transactions if key in tx.changes]
+            if changes:
+                this.notify(slot, encode.account(view, key, changes[-1], encoding))
+
+        subscription.on_transactions = on_transactions
+
+    def _subscribe_program(self, subscription: Subscription, params: Params) -> None:
+        program = params.address(0)
+        config = params.config(1)
+        encoding = encode.Encoding.from_config(config)
+        tests = encode.filters(config.get("filters", list, []))
+        subscription.finalized = config.finalized
+        view = self._node.view
+        subscription.seen = dict.fromkeys(view.owned_by(program))
+
+        def on_transactions(this: Subscription, transactions: list[Executed], slot: int) -> None:
+            changes = {key: record for tx in transactions for key, record in tx.changes.items()}
+            for key, record in changes.items():
+                if record.owner == program and record is not GONE:
+                    this.seen[key] = None
+                elif key in this.seen:
+                    del this.seen[key]
+                    continue
+                else:
+                    continue
+                if all(test(record.data) for test in tests):
+                    shown = encode.account(view, key, record, encoding)
+                    this.notify(slot, {"pubkey": text(key), "account": shown})
+
+        subscription.on_transactions = on_transactions
+
+    def _subscribe_logs(self, subscription: Subscription, params: Params) -> None:
+        which = params.peek(0)
+        mentioned: bytes | None = None
+        if isinstance(which, dict) and isinstance(which.get("mentions"), list):
+            if len(which["mentions"]) != 1:
+                raise invalid_params("Invalid Request: Only 1 address supported")
+            mentioned = address(str(which["mentions"][0]))
+        elif which not in ("all", "allWithVotes"):
+            raise invalid_params("Invalid params: expected `all`, `allWithVotes` or `mentions`.")
+        subscription.finalized = params.config(1).finalized
+
+        def on_transactions(this: Subscription, transactions: list[Executed], slot: int) -> None:
+            for tx in transactions:
+                if mentioned is None or mentioned in tx.keys:
+                    name = str(Signature.from_bytes(tx.signature))
+                    logs = tx.meta["logMessages"]
+                    this.notify(tx.slot, {"signature": name, "err": tx.err, "logs": logs})
+
+        subscription.on_transactions = on_transactions
+
+    def _subscribe_signature(self, subscription: Subscription, params: Params) -> None:
+        wanted = signature(params.string(0))
+        config = params.config(1)
+        subscription.finalized = config.finalized
+        received = config.get("enableReceivedNotification", bool, False)
+
+        def on_transactions(this: Subscription, transactions: list[Executed], slot: int) -> None:
+            for tx in transactions:
+                if tx.signature == wanted:
+                    if received and not this.finalized:
+                        this.notify(slot, "receivedSignature")
+                    this.notify(slot, {"err": tx.err})
+                    self._drop(this)
+                    return
+
+        subscription.on_transactions = on_transactions
+        status = self._node.history.status(wanted, self._node.view.last_id)
+        if status is not None and (
+            not config.finalized or status[0] <= self._node.view.slot - FINALITY_SLOTS
+        ):
+            # Already there: told right after the subscription's id.
+            asyncio.get_running_loop().call_soon(self._tell_late, subscription, status[1])
+
+    def _tell_late(self, subscription: Subscription, err: Json) -> None:
+        if subscription.id in self._all:
+            subscription.notify(self._node.view.slot, {"err": err})
+            self._drop(subscription)
+
+    def _subscribe_slot(self, subscription: Subscription, params: Params) -> None:
+        subscription.on_transactions = None
+
+    def _subscribe_root(self, subscription: Subscription, params: Params) -> None:
+        subscription.on_transactions = None
+
+    # Delivery.
+
+    def _published(self, published: Published) -> None:
+        slot = self._node.view.slot
+        if published.transactions:
+            self._unfinalized.extend(published.transactions)
+            self._deliver(published.transactions, slot, finalized=False)
+        for row in published.slots:
+            self._deliver_slot(row.slot)
+        final: list[Executed] = []
+        while self._unfinalized and self._unfinalized[0].slot <= slot - FINALITY_SLOTS:
+            final.append(self._unfinalized.popleft())
+        if final:
+            self._deliver(final, slot, finalized=True)
+
+    def _deliver(self, transactions: list[Executed], slot: int, *, finalized: bool) -> None:
+        for subscription in list(self._all.values()):
+            if subscription.on_transactions is not None and subscription.finalized == finalized:
+                subscription.on_transactions(subscription, transactions, slot)
+
+    def _deliver_slot(self, slot: int) -> None:
+        root = max(0, slot - FINALITY_SLOTS)
+        for subscription in list(self._all.values()):
+            if subscription.kind == "slot":
+                subscription.notify(None, {"parent": slot - 1, "root": root, "slot": slot})
+            elif subscription.kind == "root" and slot >= FINALITY_SLOTS:
+                subscription.notify(None, root)
+
+
+KINDS = ("account", "program", "logs", "signature", "slot", "root")
