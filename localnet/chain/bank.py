@@ -94,6 +94,7 @@ class Bank:
         self._ready: Future[Published] = Future()
         self.failed: BaseException | None = None
         self.ended: Future[None] = Future()
+        self.ended.set_running_or_notify_cancel()  # waiters may leave, the future stays
         """Resolved when the thread has ended."""
 
     def start(self, publish: Callable[[Published], None]) -> Published:

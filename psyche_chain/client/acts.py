@@ -15,14 +15,13 @@ from psyche_chain.client.catchup import (
     MAX_UPDATE_BYTES,
     PEERS_SCHEME,
     CatchUp,
-    NotYet,
     blob_id_of,
     holders_of,
 )
 from psyche_chain.client.duties import Duty
 from psyche_chain.client.events import EventLog
-from psyche_chain.client.ports import Adapter, Chain, Network
-from psyche_chain.client.view import ChainView, MyState, RoundView
+from psyche_chain.client.ports import Adapter, Chain, Network, NotYet
+from psyche_chain.client.view import GENESIS, ChainView, MyState, RoundView
 from psyche_chain.client.weights import Weights
 from psyche_train.assign import intervals
 from psyche_train.network import FetchError, Peer
@@ -48,7 +47,7 @@ class Memory:
     uris: dict[bytes, str] = field(default_factory=dict)
     contact: str = ""
     contact_on_chain: str | None = None
-    pruned_at: bytes | None = None
+    tidied: bytes = GENESIS
 
     def forget_before(self, number: int) -> None:
         """Drop what belongs to rounds older than `number`."""
@@ -90,7 +89,6 @@ class Acts:
         memory = self._memory
         return MyState(
             wallet=wallet,
-            loaded=self._weights.loaded,
             history=self._weights.history,
             trained=dict(memory.trained),
             held={number: frozenset(slots) for number, slots in memory.held.items()},
@@ -99,6 +97,7 @@ class Acts:
             saved=frozenset(self._weights.saved),
             validated=frozenset(self._weights.validated),
             uris=dict(memory.uris),
+            tidied=memory.tidied,
             contact=memory.contact,
             contact_on_chain=memory.contact_on_chain,
             busy=busy,
@@ -158,6 +157,9 @@ class Acts:
                 await self._fetch(duty, view)
             case duties.Offer(history):
                 await self._offer(history)
+            case duties.Tidy(history):
+                await self._tidy(view)
+                self._memory.tidied = history
             case _:
                 return await self._send(duty)
         return 0
@@ -196,15 +198,12 @@ class Acts:
 
     async def _with_weights(self, duty: duties.Weights, view: ChainView) -> None:
         match duty:
-            case duties.Load():
-                await self._weights.load()
             case duties.Fold(records):
                 await self._catch_up.fold(records, view)
             case duties.CatchUp():
                 await self._catch_up.catch_up(view)
             case duties.Save():
                 await self._weights.save()
-                await self._prune(view)
             case duties.Validate():
                 await self._weights.validate()
             case duties.Train(round_, slot):
@@ -279,16 +278,15 @@ class Acts:
         blob_id = await self._network.publish(data)
         self._memory.uris[history] = PEERS_SCHEME + blob_id.hex()
 
-    async def _prune(self, view: ChainView) -> None:
-        """Keep the blobs from the last agreed checkpoint on; nobody who can catch up needs older ones."""
+    async def _tidy(self, view: ChainView) -> None:
+        """Pin the agreed checkpoint and drop older blobs; nobody who can catch up needs those."""
         checkpoint = view.checkpoint
-        if not checkpoint.agreed or not checkpoint.uri or checkpoint.history == self._memory.pruned_at:
+        await self._weights.pin(checkpoint.history)
+        offered = blob_id_of(checkpoint.uri)
+        if offered is None:
             return
         keep = {a.commitment for r in self._weights.log.after(checkpoint.history) for a in r.accepted}
         keep |= {r.commitments[slot] for r in view.rounds for slot in r.committed}
-        keep |= set(self._memory.trained.values())
-        keep |= {bytes.fromhex(uri.removeprefix(PEERS_SCHEME)) for uri in self._memory.uris.values()}
-        if (blob_id := blob_id_of(checkpoint.uri)) is not None:
-            keep.add(blob_id)
+        keep |= {*self._memory.trained.values(), offered}
+        keep |= {blob for uri in self._memory.uris.values() if (blob := blob_id_of(uri)) is not None}
         await self._network.prune(keep)
-        self._memory.pruned_at = checkpoint.history

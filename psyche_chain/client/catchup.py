@@ -15,21 +15,18 @@ import trio
 from psyche_chain.chain.state import Checkpoint
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ledger import head, link, link_through
-from psyche_chain.client.ports import Adapter, Network
+from psyche_chain.client.ports import Adapter, Network, NotYet
 from psyche_chain.client.view import GENESIS, ChainView, RoundStatus
 from psyche_chain.client.weights import Weights
 from psyche_train.network import FetchError, NetworkError
 from psyche_train.records import Accepted, RoundRecord
 
 LOG_DEADLINE_S = 10.0
+MAX_LOG_PAGES = 1000
 BLOB_DEADLINE_S = 15.0
 CHECKPOINT_DEADLINE_S = 600.0
 MAX_UPDATE_BYTES = 256 << 20
 PEERS_SCHEME = "peers:"
-
-
-class NotYet(Exception):
-    """The duty cannot be done now; it is tried again. The message says what is missing."""
 
 
 class CatchUp:
@@ -53,61 +50,99 @@ class CatchUp:
         self._tier = tier
 
     async def fold(self, records: Sequence[RoundRecord], view: ChainView) -> None:
-        """Fold verified records in order.
+        """Fold verified records in order; if a blob is lost, go on from a newer checkpoint.
 
         Raises:
-            NotYet: a blob is not to be had.
+            NotYet: a blob is not to be had, and there is no newer checkpoint.
         """
+        try:
+            await self._replay(records, view)
+        except NotYet:
+            if not await self._jump_ahead(view):
+                raise
+
+    async def catch_up(self, view: ChainView) -> None:
+        """Make one step towards the head, the cheapest that is possible.
+
+        The own log leads there; else a checkpoint that is newer than the own weights; else the log of peers;
+        else the own weights are on a branch that the chain has left, and the last agreed checkpoint is taken.
+
+        Raises:
+            NotYet: no record, blob or checkpoint is to be had that leads on.
+        """
+        reasons = []
+        for attempt in (self._replay_own_log, self._jump_ahead, self._replay_peers_log, self._start_over):
+            try:
+                if await attempt(view):
+                    return
+            except NotYet as error:
+                reasons.append(str(error))
+        own = self._weights.history.hex()[:16]
+        raise NotYet("; ".join(reasons) or f"no peer has the records after history {own}")
+
+    async def _replay(self, records: Sequence[RoundRecord], view: ChainView) -> None:
         for record in records:
             blobs = await self._gather(record, view)
             await self._weights.fold(record, blobs)
         await self._compare(view.checkpoint)
 
-    async def catch_up(self, view: ChainView) -> None:
-        """Make one step towards the head: a replay, or a checkpoint to replay from.
-
-        Raises:
-            NotYet: no record, blob or checkpoint is to be had that leads on.
-        """
+    async def _replay_own_log(self, view: ChainView) -> bool:
         own = self._weights.history
-        if records := await self._records(own, view):
-            await self.fold(records, view)
-            return
-        if not await self._must_restart(own, view):
-            raise NotYet(f"no peer has the records after {own.hex()[:16]}")
-        checkpoint = view.checkpoint
-        if not checkpoint.agreed or checkpoint.history == GENESIS:
+        records = link_through(own, [self._weights.log.after(own)], view)
+        await self._replay(records or [], view)
+        return bool(records)
+
+    async def _jump_ahead(self, view: ChainView) -> bool:
+        """Take the agreed checkpoint if it is newer than the own weights."""
+        if not view.checkpoint.agreed or view.checkpoint.step <= self._weights.step:
+            return False
+        await self._restore(view.checkpoint)
+        return True
+
+    async def _replay_peers_log(self, view: ChainView) -> bool:
+        records = await self._records_of_peers(self._weights.history, view)
+        await self._replay(records or [], view)
+        return bool(records)
+
+    async def _start_over(self, view: ChainView) -> bool:
+        """Leave the own weights for the agreed checkpoint, if the chain's log does not pass through them."""
+        own, checkpoint = self._weights.history, view.checkpoint
+        start = checkpoint.history if checkpoint.agreed else GENESIS
+        if own == start:
+            return False
+        if start != view.history:
+            after = self._weights.log.after(start)
+            if any(head(start, after[: i + 1]) == own for i in range(len(after))):
+                # The own weights are newer: only proof that the log went elsewhere counts.
+                around = link(start, view) or await self._records_of_peers(start, view)
+                if around is None or any(head(start, around[:i]) == own for i in range(len(around) + 1)):
+                    return False
+        if start == GENESIS:
             await self._weights.reset()
         else:
             await self._restore(checkpoint)
+        return True
 
-    async def _records(self, start: bytes, view: ChainView) -> list[RoundRecord] | None:
-        """Verified records from `start` on: from the own log, else from peers."""
-        records = link_through(start, [self._weights.log.after(start)], view)
-        if records:
-            return records
-        if start == view.history:
-            return []
-        try:
-            candidates = await self._network.fetch_log(start, deadline_s=LOG_DEADLINE_S)
-        except NetworkError as error:
-            raise NotYet(str(error)) from error
-        return link_through(start, candidates, view)
+    async def _records_of_peers(self, start: bytes, view: ChainView) -> list[RoundRecord] | None:
+        """Verified records from `start` on; peers answer in pages, so it may take several questions.
 
-    async def _must_restart(self, own: bytes, view: ChainView) -> bool:
-        """Whether to leave the own weights for the last agreed checkpoint."""
-        start = view.checkpoint.history if view.checkpoint.agreed else GENESIS
-        if own == start:
-            return False
-        if start == view.history:
-            return True
-        after = self._weights.log.after(start)
-        is_in_own_past = any(head(start, after[: i + 1]) == own for i in range(len(after)))
-        if not is_in_own_past:
-            return view.checkpoint.agreed or own != GENESIS
-        # The own weights are newer than the checkpoint: leave them only if the log provably went elsewhere.
-        around = link(start, view) or await self._records(start, view)
-        return around is not None and all(head(start, around[:i]) != own for i in range(len(around) + 1))
+        A page that is whole but does not reach anything that the chain shows is followed by the next one.
+        """
+        chain: list[RoundRecord] = []
+        at = start
+        for _ in range(MAX_LOG_PAGES):
+            try:
+                candidates = await self._network.fetch_log(at, deadline_s=LOG_DEADLINE_S)
+            except NetworkError as error:
+                raise NotYet(str(error)) from error
+            if records := link_through(start, [[*chain, *more] for more in candidates] or [chain], view):
+                return records
+            longest = max(candidates, key=len, default=[])
+            if not longest:
+                return None
+            chain = [*chain, *longest]
+            at = head(start, chain)
+        return None
 
     async def _gather(self, record: RoundRecord, view: ChainView) -> dict[int, bytes]:
         """The blobs of a record's accepted slots.

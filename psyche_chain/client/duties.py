@@ -81,11 +81,6 @@ class Weights(Duty):
 
 
 @dataclass(frozen=True, slots=True)
-class Load(Weights):
-    """Bring the model into memory from the newest checkpoint on this disk, or its initial weights."""
-
-
-@dataclass(frozen=True, slots=True)
 class Fold(Weights):
     """Fold closed rounds; the records are verified against the chain's history."""
 
@@ -206,6 +201,13 @@ class Record(Duty):
 
 
 @dataclass(frozen=True, slots=True)
+class Tidy(Duty):
+    """Clean up after a checkpoint was agreed."""
+
+    history: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Tick(Duty):
     """Move the run on; anyone may, and about one member should."""
 
@@ -253,9 +255,11 @@ def _all(view: ChainView, me: MyState, slot: Slot | None, now: float) -> Iterato
             yield from _cooldown(view, me, slot, now)
     yield from _weights(view, me, slot)
     yield from _blobs(view, me)
+    if view.checkpoint.agreed and view.checkpoint.history != me.tidied and me.history == view.history:
+        yield Tidy(view.checkpoint.history)
     if slot is not None and slot.status in PRESENT and tick_due(view, now):
         yield Tick(view.nonce)
-    at_head = me.loaded and me.history == view.history
+    at_head = me.history == view.history
     if view.phase == Phase.FINISHED and at_head and _is_saved(view, me) and view.history in me.validated:
         yield Finish()
 
@@ -282,7 +286,7 @@ def _round(view: ChainView, me: MyState, slot: Slot, now: float) -> Iterator[Dut
             last_call = view.phase == Phase.ROUND_WITNESS and now >= witness_deadline(view)
             if last_call or attested.committed <= held | given_up:
                 yield Witness(slot.index, attested.number, held)
-    at_head = me.loaded and me.history == view.history
+    at_head = me.history == view.history
     if view.phase in (Phase.WARMUP, *TRAINING) and not slot.ready and at_head:
         yield Ready(slot.index, view.epoch)
 
@@ -292,10 +296,7 @@ def _owes_training(round_: RoundView, slot: Slot) -> bool:
 
 
 def _weights(view: ChainView, me: MyState, slot: Slot | None) -> Iterator[Duty]:
-    """Load, fold, catch up, save or train: the first that applies."""
-    if not me.loaded:
-        yield Load()
-        return
+    """Fold, catch up, save, validate or train: the first that applies."""
     records = link(me.history, view)
     if records is None:
         yield CatchUp()
@@ -427,7 +428,7 @@ def state_of(view: ChainView, me: MyState) -> str:
     slot = view.slot_of(me.wallet)
     if view.phase == Phase.FINISHED and me.history == view.history:
         return "finished"
-    if not me.loaded or link(me.history, view) is None:
+    if link(me.history, view) is None:
         return "syncing"
     if slot is None or slot.status != SlotStatus.ACTIVE or view.phase not in EPOCH:
         return "waiting"

@@ -11,19 +11,18 @@ import logging
 import os
 import random
 import signal
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import trio
 from solders.pubkey import Pubkey
-from trio import TaskStatus
 
 from psyche_chain.client import duties
 from psyche_chain.client.acts import Acts
-from psyche_chain.client.catchup import NotYet
 from psyche_chain.client.clock import ChainClock
 from psyche_chain.client.duties import Duty, decide, state_of, training_is_over
 from psyche_chain.client.events import EventLog
-from psyche_chain.client.ports import Chain, Refused
+from psyche_chain.client.ports import Chain, NotYet, Refused
 from psyche_chain.client.view import PRESENT, ChainView, MyState, Phase
 from psyche_chain.errors import PsycheError
 from psyche_train.blobs import BlobStoreError
@@ -108,11 +107,12 @@ class Client:
 
     async def run(self) -> int:
         """Be a member until the run is finished or the process is asked to stop; return the exit status."""
-        async with trio.open_nursery() as self._nursery:
-            await self._nursery.start(self._handle_signals)
-            self._nursery.start_soon(self._keep_members)
-            await self._watch()
-            self._nursery.cancel_scope.cancel()
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._handle_signals, signals)
+                self._nursery.start_soon(self._keep_members)
+                await self._watch()
+                self._nursery.cancel_scope.cancel()
         self._events.emit("exit", code=self._exit_code)
         return self._exit_code
 
@@ -133,14 +133,12 @@ class Client:
         busy = frozenset(key for key, why in self._busy.items() if why.holds(chain_slot))
         return self._acts.state(self._wallet, busy, stopping=self._stopping)
 
-    async def _handle_signals(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            task_status.started()
-            async for number in signals:
-                if self._stopping:
-                    os._exit(128 + number)
-                logger.info("leaving the run; once more to end at once")
-                self.stop()
+    async def _handle_signals(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if self._stopping:
+                os._exit(128 + number)
+            logger.info("leaving the run; once more to end at once")
+            self.stop()
 
     async def _watch(self) -> None:
         """Poll until there is nothing left to do."""

@@ -8,6 +8,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 import trio
+from rich.console import Console
 from solders.keypair import Keypair
 
 from psyche_chain.chain.rpc import RpcPool
@@ -17,6 +18,7 @@ from psyche_chain.client.events import EventLog
 from psyche_chain.client.options import JoinOptions
 from psyche_chain.client.startup import Admission, admit, peer_key, peer_seed
 from psyche_chain.client.statedir import StateDir
+from psyche_chain.errors import PsycheError
 from psyche_chain.wallet import load_wallet
 
 logger = logging.getLogger(__name__)
@@ -80,24 +82,15 @@ async def _be_member(
     from psyche_chain.client.acts import Acts
     from psyche_chain.client.catchup import CatchUp
     from psyche_chain.client.loop import Client
-    from psyche_chain.client.model import TrainerAdapter, make_trainer
+    from psyche_chain.client.model import TrainerAdapter, load_trainer
     from psyche_chain.client.weights import Weights
-    from psyche_train.network import NetworkConfig, open_network
+    from psyche_train.blobs import BlobStoreError
+    from psyche_train.matformer.box import startup_box
+    from psyche_train.network import NetworkConfig, NetworkError, open_network
 
     run = admission.run
     seed = peer_seed(wallet, run.run_state)
     port = ChainPort(sender, run, wallet, p2p_key=peer_key(seed), tier=admission.tier, weight=options.weight)
-    make = partial(
-        make_trainer,
-        admission.spec,
-        tier=admission.tier,
-        run=bytes(run.run_state),
-        state_dir=folder.path,
-        device=options.device,
-        threads=options.threads,
-    )
-    weights = Weights(make, folder.records, events)
-    adapter = TrainerAdapter(admission.spec, run=bytes(run.run_state))
     config = NetworkConfig(
         seed=seed,
         topic=f"psyche/{run.run_state}",
@@ -106,18 +99,37 @@ async def _be_member(
         log_path=folder.records,
         socket_path=folder.socket_path(),
     )
-    async with open_network(config) as network:
-        catch_up = CatchUp(weights, network, adapter, folder.path, events, tier=admission.tier)
-        acts = Acts(wallet.pubkey(), port, network, weights, adapter, catch_up, events, tier=admission.tier)
-        client = Client(
-            wallet.pubkey(),
-            port,
-            acts,
-            events,
-            poll_s=options.poll_s or poll_interval_s(options.rpc[0]),
-            linger_s=options.linger_s,
-        )
-        return await client.run()
+    load = partial(
+        load_trainer,
+        admission.spec,
+        tier=admission.tier,
+        run=bytes(run.run_state),
+        state_dir=folder.path,
+        device=options.device,
+        threads=options.threads,
+    )
+    try:
+        async with open_network(config) as network:
+            trainer = await trio.to_thread.run_sync(load)
+            if not options.json_logs:
+                Console(stderr=True).print(startup_box(trainer.trainer.source))
+            adapter = TrainerAdapter(admission.spec, run=bytes(run.run_state))
+            weights = Weights(trainer, folder.records, events)
+            catch_up = CatchUp(weights, network, adapter, folder.path, events, tier=admission.tier)
+            acts = Acts(
+                wallet.pubkey(), port, network, weights, adapter, catch_up, events, tier=admission.tier
+            )
+            client = Client(
+                wallet.pubkey(),
+                port,
+                acts,
+                events,
+                poll_s=options.poll_s or poll_interval_s(options.rpc[0]),
+                linger_s=options.linger_s,
+            )
+            return await client.run()
+    except (NetworkError, BlobStoreError) as error:
+        raise PsycheError(str(error), f"look into {folder.path / 'network.log'}") from error
 
 
 def poll_interval_s(url: str) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-import semver
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from psyche_chain import __version__
+from psyche_chain.admin.session import check_client_version
 from psyche_chain.chain import accounts, queries
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.state import RunState, SlotStatus
@@ -49,7 +49,7 @@ async def admit(rpc: RpcPool, options: JoinOptions, wallet: Pubkey, payer: Pubke
         PsycheError: it cannot; the message says why, the hint what to do.
     """
     run = await accounts.resolve_run(rpc, options.run)
-    check_version(run)
+    check_client_version(run)
     state = await accounts.fetch_state(rpc, run)
     spec = await _spec(rpc, run, state)
     if not 0 <= options.tier <= state.config.max_tier:
@@ -68,28 +68,6 @@ async def admit(rpc: RpcPool, options: JoinOptions, wallet: Pubkey, payer: Pubke
         await _check_authorization(rpc, run, options, wallet)
     await _check_balance(rpc, payer, run, wallet)
     return Admission(run, state, spec, options.tier)
-
-
-def check_version(run: accounts.Run) -> None:
-    """Refuse a run that asks for a newer client.
-
-    Raises:
-        VersionError: this client is too old.
-    """
-    if not run.min_client_version:
-        return
-    try:
-        needed = semver.Version.parse(run.min_client_version)
-    except ValueError:
-        raise VersionError(
-            f"run {run.run_id} asks for client version {run.min_client_version!r}, which is no version",
-            "tell the run's operator: psyche-chain update-run --min-client-version",
-        ) from None
-    if semver.Version.parse(__version__) < needed:
-        raise VersionError(
-            f"run {run.run_id} needs psyche-py {needed} or newer, this is {__version__}",
-            "upgrade: pip install --upgrade psyche-py",
-        )
 
 
 async def _spec(rpc: RpcPool, run: accounts.Run, state: RunState) -> TrainSpec:

@@ -110,8 +110,6 @@ class MyState:
     """What this member has done and holds, as far as duties depend on it."""
 
     wallet: Pubkey
-    loaded: bool = False
-    """The model is in memory."""
     history: bytes = GENESIS
     """Head of the log that is folded into this member's weights."""
     trained: Mapping[int, bytes] = field(default_factory=dict)
@@ -128,6 +126,8 @@ class MyState:
     """Histories at which the validation loss was measured."""
     uris: Mapping[bytes, str] = field(default_factory=dict)
     """History -> uri under which this member offers the checkpoint of that history."""
+    tidied: bytes = GENESIS
+    """History of the agreed checkpoint for which this member last cleaned up."""
     contact: str = ""
     """Addresses at which this member can be dialled; empty while unknown."""
     contact_on_chain: str | None = None

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 import trio
 
 from psyche_chain.client.events import EventLog
-from psyche_chain.client.ports import Model
-from psyche_chain.client.view import GENESIS
+from psyche_chain.client.ports import Model, NotYet
 from psyche_train.records import RecordError, RecordLog, RoundRecord
 
 T = TypeVar("T")
@@ -31,46 +30,29 @@ class Saved:
 class Weights:
     """The model and its record log, moved together: what the log ends with is what the weights are."""
 
-    def __init__(self, make: Callable[[], Model], log_path: Path, events: EventLog) -> None:
-        self._make = make
-        self._model: Model | None = None
+    def __init__(self, model: Model, log_path: Path, events: EventLog) -> None:
+        self._model = model
         self._thread = trio.CapacityLimiter(1)
         self._checks = trio.CapacityLimiter(1)
         self._cancel = threading.Event()
         self._events = events
         self.log = RecordLog(log_path)
-        self.history = GENESIS
-        self.step = 0
+        self.history: bytes = model.position.history
+        self.step: int = model.position.step
         self.saved: dict[bytes, Saved] = {}
         self.validated: set[bytes] = set()
         self._trained_here: dict[int, int] = {}
         """Round -> own slot, of trainings whose update this process still knows."""
 
     @property
-    def loaded(self) -> bool:
-        """Whether the model is in memory."""
-        return self._model is not None
-
-    @property
     def parameters(self) -> int:
         """Number of parameters that this member holds."""
-        return self._loaded_model().parameters
-
-    async def load(self) -> None:
-        """Make the model and take the newest checkpoint on this disk, or the initial weights."""
-
-        def load() -> Model:
-            model = self._make()
-            model.load()
-            return model
-
-        self._model = await self._run(load)
-        self._follow()
+        return self._model.parameters
 
     async def train(self, job: Any) -> Any | None:
         """Train one job; None if `cancel_training` came first."""
         self._cancel.clear()
-        model = self._loaded_model()
+        model = self._model
         result = await self._run(lambda: model.train(job, self._cancel.is_set))
         if result is None or self._cancel.is_set():
             return None
@@ -87,12 +69,12 @@ class Weights:
         Raises:
             ValueError: it is not the update that it should be.
         """
-        model = self._loaded_model()
+        model = self._model
         await trio.to_thread.run_sync(model.check, blob, expected, limiter=self._checks)
 
     async def fold(self, record: RoundRecord, blobs: Mapping[int, bytes]) -> None:
         """Fold one closed round and append it to the log."""
-        model = self._loaded_model()
+        model = self._model
         before = self.history
         own = self._trained_here.get(record.number)
 
@@ -117,7 +99,7 @@ class Weights:
 
     async def save(self) -> Saved:
         """Write a checkpoint and compute the digests that are attested."""
-        model = self._loaded_model()
+        model = self._model
 
         def save() -> Saved:
             path = model.save()
@@ -132,35 +114,39 @@ class Weights:
     async def validate(self) -> float:
         """Validation loss of the weights as they are."""
         history, step = self.history, self.step
-        loss = await self._run(self._loaded_model().validation_loss)
+        loss = await self._run(self._model.validation_loss)
         self.validated.add(history)
         self._events.emit("val", step=step, loss=loss)
         return loss
 
     async def weights_hash(self) -> bytes:
         """Hash of what this member holds; the chain's weights hash if its tier is 0."""
-        return await self._run(self._loaded_model().weights_hash)
+        return await self._run(self._model.weights_hash)
+
+    async def pin(self, history: bytes) -> None:
+        """Keep the checkpoint of that history, if there is one, however many follow."""
+        if (saved := self.saved.get(history)) is not None:
+            await self._run(lambda: self._model.pin(saved.path))
 
     async def restore(self, path: Path, position: Any) -> None:
         """Take the weights of a checkpoint that was verified."""
-        model = self._loaded_model()
+        model = self._model
         await self._run(lambda: model.restore(path, position))
         self._trained_here.clear()
         self._follow()
 
     async def reset(self) -> None:
         """Go back to the initial weights."""
-        await self._run(self._loaded_model().reset)
+        await self._run(self._model.reset)
         self._trained_here.clear()
         self._follow()
 
     def _follow(self) -> None:
-        position = self._loaded_model().position
+        position = self._model.position
         self.history, self.step = position.history, position.step
 
-    def _loaded_model(self) -> Model:
-        assert self._model is not None, "load() comes first"
-        return self._model
-
     async def _run(self, call: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(call, limiter=self._thread)
+        try:
+            return await trio.to_thread.run_sync(call, limiter=self._thread)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise NotYet(f"the trainer: {error}") from error

@@ -10,7 +10,7 @@ from psyche_chain.chain.state import Phase, RoundStatus, SlotStatus
 from psyche_chain.client import duties
 from psyche_chain.client.duties import Duty, decide, state_of, training_is_over, witness_deadline
 from psyche_chain.client.ledger import record_of
-from psyche_chain.client.view import GENESIS, ChainView, MyState
+from psyche_chain.client.view import ChainView, MyState
 from tests.client.views import CONFIG, NO_CHECKPOINT, a_round, a_view, blob_id, me, member, wallet
 
 OPEN, COMMITTED, CLOSED = RoundStatus.OPEN, RoundStatus.COMMITTED, RoundStatus.CLOSED
@@ -61,14 +61,6 @@ def test_moved_member_updates_its_contact() -> None:
     view = a_view(Phase.WAITING_FOR_MEMBERS)
     found = decide(view, me(0, view, contact_on_chain="/ip4/127.0.0.1/tcp/1"), NOW)
     assert found == [duties.UpdateContact("/ip4/127.0.0.1/tcp/4001")]
-
-
-def test_model_is_loaded_before_anything_is_folded() -> None:
-    view = pipeline()
-    found = decide(view, me(0, view, loaded=False, history=GENESIS), NOW)
-    assert duties.Load() in found
-    assert not any(isinstance(d, duties.Weights) and d != duties.Load() for d in found)
-    assert duties.Ready not in kinds(found)
 
 
 @pytest.mark.parametrize("phase", [Phase.WARMUP, Phase.ROUND_TRAIN, Phase.ROUND_WITNESS])
@@ -314,6 +306,8 @@ def act(view: ChainView, mine: MyState, duty: Duty) -> tuple[ChainView, MyState]
             return view, replace(mine, saved=mine.saved | {history})
         case duties.Validate():
             return view, replace(mine, validated=mine.validated | {mine.history})
+        case duties.Tidy(history):
+            return view, replace(mine, tidied=history)
         case duties.Offer(history):
             return view, replace(mine, uris={**mine.uris, history: "peers:00"})
         case duties.Train(round_):

@@ -158,7 +158,6 @@ def me(slot: int, view: ChainView, **more: Any) -> MyState:
     """A member that is up to date with the snapshot, unless told otherwise."""
     defaults: dict[str, Any] = {
         "wallet": wallet(slot),
-        "loaded": True,
         "history": view.history,
         "revealed": 10**6,
         "saved": frozenset({view.history}),
