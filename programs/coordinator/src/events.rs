@@ -3,7 +3,7 @@
 use anchor_lang::prelude::*;
 
 use crate::machine::{Event, Reason, Sink};
-use crate::state::{to_bytes, Header};
+use crate::state::{bits::to_bytes, Header};
 
 /// A run was registered.
 #[event]

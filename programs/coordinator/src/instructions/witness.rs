@@ -3,7 +3,7 @@
 use anchor_lang::prelude::*;
 
 use crate::machine;
-use crate::state::from_le_bytes;
+use crate::state::bits::from_le_bytes;
 use crate::Duty;
 
 pub(crate) fn handler(ctx: Context<Duty>, slot: u16, round: u64, bitmap: [u8; 32]) -> Result<()> {
