@@ -6,6 +6,7 @@ sources, Cargo.lock, the features and the Debian packages, and on no folder.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -17,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import elf, linker
 from .cache import build_environment, log, prepare
 from .errors import ToolchainError
 from .keys import ensure_keypair
-from .tools import TARGET, Tools, find_tools, run
+from .tools import SBF_DIR, TARGET, Tools, find_tools, run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +106,8 @@ def build(options: Options, tools: Tools, cache: Path) -> list[Path]:
     environment |= {
         "SBF_SYSROOT": str(cache / "sysroot"),
         "SBF_WORKSPACE": str(workspace.resolve()),
-        # Not a remap that ever matches: it makes cargo rebuild when the toolchain changes, and it keeps the
-        # flags out of the crate metadata, as cargo does where paths are remapped.
         "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(
-            [
-                f"--remap-path-prefix=/sbf-toolchain/{cache.name}=/sbf",
-                *os.environ.get("RUSTFLAGS", "").split(),
-            ]
+            [link_marker(cache), *os.environ.get("RUSTFLAGS", "").split()]
         ),
     }
     environment.setdefault("CARGO_PROFILE_RELEASE_BUILD_OVERRIDE_OPT_LEVEL", "0")
@@ -128,6 +125,17 @@ def build(options: Options, tools: Tools, cache: Path) -> list[Path]:
             written.append(destination)
     log(f"finished in {time.monotonic() - start:.0f} s")
     return written
+
+
+def link_marker(cache: Path) -> str:
+    """Return a flag that changes nothing but makes cargo build again when toolchain or linker change.
+
+    It is a remap that never matches: where paths are remapped, cargo keeps flags out of the crate metadata.
+    """
+    digest = hashlib.sha256(os.environ.get("SBF_OPT", "").encode())
+    for path in (SBF_DIR / "syscalls.txt", Path(linker.__file__), Path(elf.__file__)):
+        digest.update(path.read_bytes())
+    return f"--remap-path-prefix=/sbf-toolchain/{cache.name}-{digest.hexdigest()[:12]}=/sbf"
 
 
 def select_programs(packages: Sequence[dict[str, Any]], manifest: Path) -> list[dict[str, Any]]:
