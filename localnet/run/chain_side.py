@@ -45,9 +45,10 @@ async def open_cluster(plan: RunPlan) -> AsyncIterator[Cluster]:
             await queries.genesis_hash(rpc)  # says clearly when nobody answers
         yield Cluster(plan.rpc, embedded=False)
         return
-    chain = ChainProcess(state_dir=plan.out / "chain", log_path=plan.out / "chain.log")
+    chain = ChainProcess(plan.out / "chain")
     try:
         await trio.to_thread.run_sync(chain.start)
+        await trio.to_thread.run_sync(chain.wait_ready)
         yield Cluster(chain.url, embedded=True)
     finally:
         with trio.CancelScope(shield=True):
