@@ -95,9 +95,7 @@ def resolve(spec: TrainSpec) -> TrainSpec:
         open_tokens(location)
         found = read_tokens(location)[1]
         extra = {"python": platform.python_version()} if isinstance(location, StdlibData) else {}
-        kept = location.model_copy(
-            update={"sha256": found, **extra} if not location.sha256 else {}
-        )
+        kept = location.model_copy(update={"sha256": found, **extra} if not location.sha256 else {})
         spec = spec.model_copy(
             update={"data_location": spec.data_location.model_copy(update={spec.data_location.kind: kept})}
         )

@@ -12,8 +12,8 @@ from pathlib import Path
 import trio
 from solders.keypair import Keypair
 
+from localnet import deploy as deployment
 from localnet.chain.process import ChainProcess
-from localnet.deploy import deploy_programs
 from localnet.run.plan import LaunchError, RunPlan
 from psyche_chain.admin import create, manage, rewards
 from psyche_chain.admin.session import Session, open_session
@@ -84,7 +84,20 @@ async def fund_wallets(url: str, wallets: Sequence[tuple[Keypair, int]]) -> None
 
 async def deploy(url: str, payer: Keypair, report: Callable[[str], None]) -> None:
     """Put the three programs on the cluster; those that are there unchanged stay."""
-    await deploy_programs(url, payer, report=report)
+
+    def put() -> dict[str, deployment.Deployment]:
+        programs = deployment.find_programs(deployment.DEFAULT_PROGRAMS, deployment.DEFAULT_KEYS)
+        rpc = deployment.Rpc(url)
+        try:
+            return deployment.deploy_all(rpc, payer, programs)
+        finally:
+            rpc.close()
+
+    try:
+        done = await trio.to_thread.run_sync(put)
+    except deployment.DeployError as error:
+        raise LaunchError(f"the programs could not be deployed to {url}: {error}") from None
+    report("programs: " + ", ".join(f"{name} {result.value}" for name, result in done.items()))
 
 
 async def create_run(url: str, creator: Keypair, plan: RunPlan, report: Callable[[str], None]) -> Run:

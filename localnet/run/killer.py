@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """Kill ``members`` (indices) at ``at_s`` seconds after the start; start them again at ``restart_at_s``."""
+    """Kill ``members`` (indices) at ``at_s`` seconds after the first round opened; start them again at ``restart_at_s``."""
 
     at_s: float
     restart_at_s: float
@@ -30,7 +30,7 @@ def schedule(*, seed: int, num_members: int, num_killed: int, every_s: float) ->
     if every_s < 6:
         raise ValueError(f"--every {every_s:g}: at least 6 seconds, a member needs that to come back")
     rng = random.Random(seed)
-    period = 1
+    period = 0
     while True:
         at_s = every_s * period + rng.uniform(0.0, every_s - 5.0)
         members = tuple(sorted(rng.sample(range(num_members), num_killed)))

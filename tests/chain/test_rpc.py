@@ -18,8 +18,7 @@ A, B = "http://a.test", "http://b.test/secret-token"
 
 
 class Node:
-    """A scripted endpoint: `answer(method, params)` returns a result, raises, or returns an httpx response.
-    """
+    """A scripted endpoint: `answer(method, params)` returns a result, raises, or returns an httpx response."""
 
     def __init__(self, answer: Callable[[str, list[Any]], Any]) -> None:
         self.answer = answer

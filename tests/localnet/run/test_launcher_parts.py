@@ -110,7 +110,7 @@ def test_kills_repeat_for_a_seed_and_differ_between_seeds() -> None:
 
     assert first(1) == first(1)
     assert first(1) != first(2)
-    for period, kill in enumerate(schedule(seed=3, num_members=3, num_killed=2, every_s=20), 1):
+    for period, kill in enumerate(schedule(seed=3, num_members=3, num_killed=2, every_s=20)):
         assert 20 * period <= kill.at_s < kill.restart_at_s < 20 * (period + 1)
         assert len(set(kill.members)) == 2
         if period == 50:
