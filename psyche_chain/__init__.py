@@ -1,1 +1,3 @@
-"""Everything that knows Solana: accounts, transactions, run administration, the client loop."""
+"""Everything that knows Solana: programs, accounts, run administration, the member's client."""
+
+__version__ = "0.1.0"

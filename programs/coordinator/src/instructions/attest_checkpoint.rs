@@ -1,0 +1,16 @@
+//! `attest_checkpoint(slot, step, digests)`: a member vouches for the parts of the weights that it holds.
+
+use anchor_lang::prelude::*;
+
+use crate::machine;
+use crate::Duty;
+
+pub(crate) fn handler(
+    ctx: Context<Duty>,
+    slot: u16,
+    step: u64,
+    digests: Vec<[u8; 32]>,
+) -> Result<()> {
+    ctx.accounts
+        .act(|s, signer, sink| machine::attest_checkpoint(s, slot, signer, step, &digests, sink))
+}

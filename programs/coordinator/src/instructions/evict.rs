@@ -1,0 +1,69 @@
+//! `evict()`: anybody ends the presence of a member that could not join any more as it did.
+
+use anchor_lang::prelude::*;
+use authorizer::Authorization;
+
+use crate::account::{with_state, Membership, Run, SLOT_HASHES_ID};
+use crate::admission::check_admission;
+use crate::clock::{env, tick_unless_called};
+use crate::events::Emitter;
+use crate::machine;
+use crate::CoordinatorError;
+
+#[derive(Accounts)]
+pub struct Evict<'info> {
+    #[account(has_one = run_state @ CoordinatorError::WrongRunState)]
+    pub run: Box<Account<'info, Run>>,
+    /// CHECK: named by the run; `with_state` checks owner, discriminator, version and size.
+    #[account(mut)]
+    pub run_state: UncheckedAccount<'info>,
+    #[account(mut, has_one = run_state @ CoordinatorError::WrongRunState)]
+    pub membership: Box<Account<'info, Membership>>,
+    /// CHECK: the one that admitted the member, by its address (the zero key if the run was open then). It may be
+    /// closed, so it is read only if it still is the authorizer's.
+    #[account(address = membership.authorization @ CoordinatorError::WrongAuthorization)]
+    pub authorization: UncheckedAccount<'info>,
+    /// CHECK: the sysvar, by its address.
+    #[account(address = SLOT_HASHES_ID @ CoordinatorError::WrongSlotHashes)]
+    pub slot_hashes: UncheckedAccount<'info>,
+}
+
+pub(crate) fn handler(ctx: Context<Evict>) -> Result<()> {
+    let membership = &ctx.accounts.membership;
+    require!(
+        !still_admitted(&ctx.accounts.run, membership, &ctx.accounts.authorization),
+        CoordinatorError::StillAuthorized
+    );
+    let env = env(&ctx.accounts.slot_hashes)?;
+    with_state(&ctx.accounts.run_state, |s| {
+        let mut sink = Emitter::new(s.header);
+        machine::evict(s, membership.slot, &membership.wallet.to_bytes(), &mut sink)
+            .map_err(CoordinatorError::from)?;
+        tick_unless_called(s, &env, &mut sink)
+    })
+}
+
+/// Whether the member could join today with the authorization that admitted it. An open run keeps everybody.
+fn still_admitted(run: &Run, membership: &Membership, authorization: &AccountInfo) -> bool {
+    if run.is_open() {
+        return true;
+    }
+    let account = read(authorization);
+    check_admission(
+        run,
+        account.as_ref(),
+        &membership.wallet,
+        membership.weight,
+        membership.tier,
+    )
+    .is_ok()
+}
+
+/// The authorization, unless it is closed.
+fn read(info: &AccountInfo) -> Option<Authorization> {
+    if *info.owner != authorizer::ID {
+        return None;
+    }
+    let data = info.try_borrow_data().ok()?;
+    Authorization::try_deserialize(&mut &data[..]).ok()
+}

@@ -1,0 +1,43 @@
+//! One instruction a file: the accounts with where each is checked, then a thin handler that calls the machine.
+
+pub mod administer;
+pub mod attest_checkpoint;
+pub mod close_membership;
+pub mod close_run;
+pub mod commit;
+pub mod configure;
+pub mod create_run;
+pub mod duty;
+pub mod evict;
+pub mod join;
+pub mod leave;
+pub mod ready;
+pub mod record_checkpoint;
+pub mod reset_spec;
+pub mod seal_spec;
+pub mod set_authority;
+pub mod set_metadata;
+pub mod set_paused;
+pub mod set_round_rate;
+pub mod settle;
+pub mod tick;
+pub mod update_contact;
+pub mod witness;
+pub mod write_spec;
+
+pub use administer::*;
+pub use close_membership::*;
+pub use close_run::*;
+pub use configure::*;
+pub use create_run::*;
+pub use duty::*;
+pub use evict::*;
+pub use join::*;
+pub use reset_spec::*;
+pub use seal_spec::*;
+pub use set_authority::*;
+pub use set_metadata::*;
+pub use settle::*;
+pub use tick::*;
+pub use update_contact::*;
+pub use write_spec::*;

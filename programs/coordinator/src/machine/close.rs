@@ -1,0 +1,187 @@
+//! Closing a round: votes decide what is accepted; history, pay, misses and samples follow.
+
+use super::{data, join, pay, Event, MachineError, Reason, Sink};
+use crate::state::{
+    bits, round_status, slot_status, Bits, Header, Round, Slot, State, MAX_WITNESSES,
+};
+use solana_sha256_hasher::hash;
+
+/// Bits of a vote counter: counts up to [`MAX_WITNESSES`].
+const PLANES: usize = 6;
+
+/// How many voters name each slot: bit `p` of the count is in plane `p`.
+#[derive(Default)]
+struct Tally([[u64; PLANES]; 4]);
+
+impl Tally {
+    fn add(&mut self, vote: &Bits) {
+        for (planes, word) in self.0.iter_mut().zip(vote) {
+            let mut carry = *word;
+            for plane in planes {
+                let sum = *plane ^ carry;
+                carry &= *plane;
+                *plane = sum;
+            }
+        }
+    }
+
+    /// The slots named at least `threshold` times.
+    fn at_least(&self, threshold: u32) -> Bits {
+        let mut result = bits::EMPTY;
+        for (planes, word) in self.0.iter().zip(result.iter_mut()) {
+            let (mut more, mut equal) = (0u64, u64::MAX);
+            let mut bit = 1u32 << (PLANES - 1);
+            for plane in planes.iter().rev() {
+                let set = threshold & bit != 0;
+                bit >>= 1;
+                if !set {
+                    more |= equal & plane;
+                    equal &= !plane;
+                } else {
+                    equal &= plane;
+                }
+            }
+            *word = more | equal;
+        }
+        result
+    }
+}
+
+/// Two thirds of `n`, rounded up, at least one.
+fn threshold(n: u32) -> u32 {
+    n.saturating_mul(2).div_ceil(3).max(1)
+}
+
+/// What the witnesses accept; `None` where too few of them attested.
+pub(super) fn accepted(round: &Round, attestations: &[Bits; MAX_WITNESSES]) -> Option<Bits> {
+    if bits::is_empty(&round.committed) {
+        return Some(bits::EMPTY); // nothing to attest: nobody was drawn
+    }
+    let num_drawn = bits::count(&round.witnesses);
+    let num_attested = bits::count(&round.attested);
+    if num_attested == 0 || num_attested.saturating_mul(2) < num_drawn {
+        return None;
+    }
+    let mut tally = Tally::default();
+    for (witness, row) in bits::iter(&round.witnesses).zip(attestations) {
+        if bits::contains(&round.attested, witness) {
+            let mut vote = *row;
+            if num_attested > 1 {
+                bits::remove(&mut vote, witness);
+            }
+            tally.add(&vote);
+        }
+    }
+    let of_others = tally.at_least(threshold(num_attested));
+    let of_witnesses = tally.at_least(threshold(num_attested.saturating_sub(1)));
+    let named = bits::or(
+        &bits::minus(&of_others, &round.attested),
+        &bits::and(&of_witnesses, &round.attested),
+    );
+    Some(bits::and(&named, &round.committed))
+}
+
+/// The history after a round: SHA-256 over the history before it and all that a replay needs.
+fn next_history(
+    header: &Header,
+    slots: &[Slot],
+    commitments: &[[u8; 32]],
+    index: usize,
+    round: &Round,
+    accepted: &Bits,
+) -> Result<[u8; 32], MachineError> {
+    const HEAD: usize = 32 + 8 + 8 + 8 + 1 + 32 + 8 + 4 + 32 + 32 + 2;
+    const ENTRY: usize = 2 + 1 + 2 + 32;
+    let count = bits::count(accepted);
+    let entries = usize::try_from(count).map_err(|_| MachineError::Overflow)?;
+    let mut preimage = Vec::with_capacity(HEAD.saturating_add(ENTRY.saturating_mul(entries)));
+    preimage.extend_from_slice(&header.history);
+    preimage.extend_from_slice(&round.epoch.to_le_bytes());
+    preimage.extend_from_slice(&round.number.to_le_bytes());
+    preimage.extend_from_slice(&round.step.to_le_bytes());
+    preimage.push(round.trained);
+    preimage.extend_from_slice(&round.seed);
+    preimage.extend_from_slice(&round.data_index.to_le_bytes());
+    preimage.extend_from_slice(&round.samples.to_le_bytes());
+    preimage.extend_from_slice(&bits::to_bytes(&round.assigned));
+    preimage.extend_from_slice(&header.spec_hash);
+    let count = u16::try_from(count).map_err(|_| MachineError::Overflow)?;
+    preimage.extend_from_slice(&count.to_le_bytes());
+    let row = index.saturating_mul(slots.len());
+    for slot in bits::iter(accepted) {
+        let place = slots.get(slot).ok_or(MachineError::Overflow)?;
+        let commitment = commitments
+            .get(row.saturating_add(slot))
+            .ok_or(MachineError::Overflow)?;
+        let number = u16::try_from(slot).map_err(|_| MachineError::Overflow)?;
+        preimage.extend_from_slice(&number.to_le_bytes());
+        preimage.push(place.tier);
+        preimage.extend_from_slice(&place.weight.to_le_bytes());
+        preimage.extend_from_slice(commitment);
+    }
+    Ok(hash(&preimage).to_bytes())
+}
+
+/// Close the round of a ring index.
+pub(super) fn close(s: &mut State, index: usize, sink: &mut dyn Sink) -> Result<(), MachineError> {
+    let header = &mut *s.header;
+    let round = *header.rounds.get(index).ok_or(MachineError::Overflow)?;
+    let verdict = accepted(&round, s.attestations);
+    let accepted = verdict.unwrap_or(bits::EMPTY);
+    let history = next_history(header, s.slots, s.commitments, index, &round, &accepted)?;
+    header.history = history;
+    let paid = pay::pay(header, s.slots, &accepted)?;
+    let restored = data::give_back(header, s.returned, s.slots, &round, &accepted)?;
+    let dropped = match verdict {
+        Some(_) => count_misses(
+            header.config.max_missed,
+            s.slots,
+            &round.assigned,
+            &accepted,
+        ),
+        None => bits::EMPTY,
+    };
+    let closed = header.rounds.get_mut(index).ok_or(MachineError::Overflow)?;
+    closed.accepted = accepted;
+    closed.status = round_status::CLOSED;
+    sink.emit(Event::RoundClosed {
+        round: round.number,
+        step: round.step,
+        epoch: round.epoch,
+        trained: round.is_trained(),
+        assigned: round.assigned,
+        accepted,
+        paid,
+        returned: restored.returned,
+        lost: restored.lost,
+        history,
+    });
+    if !bits::is_empty(&dropped) {
+        sink.emit(Event::Dropped {
+            members: dropped,
+            reason: Reason::MissedRounds,
+        });
+    }
+    Ok(())
+}
+
+/// A slot that was accepted starts again at 0; one that was not has missed a round. Returns those
+/// whose presence this ends.
+fn count_misses(max_missed: u16, slots: &mut [Slot], assigned: &Bits, accepted: &Bits) -> Bits {
+    let mut dropped = bits::EMPTY;
+    for slot in bits::iter(assigned) {
+        let Some(place) = slots.get_mut(slot) else {
+            continue;
+        };
+        if bits::contains(accepted, slot) {
+            place.missed = 0;
+            continue;
+        }
+        place.missed = place.missed.saturating_add(1);
+        if place.missed >= max_missed && place.status == slot_status::ACTIVE {
+            join::depart(place);
+            bits::insert(&mut dropped, slot);
+        }
+    }
+    dropped
+}

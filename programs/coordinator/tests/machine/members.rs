@@ -1,0 +1,210 @@
+//! Joining, leaving, coming back, settling.
+
+use crate::support::*;
+use coordinator::machine::*;
+use coordinator::state::*;
+
+#[test]
+fn join_refuses_with_the_reason() {
+    let mut world = World::new(
+        2,
+        Config {
+            max_tier: 1,
+            ..config()
+        },
+    );
+    let good = request(1, 0, 1);
+    for (bad, error) in [
+        (
+            JoinRequest {
+                wallet: [0; 32],
+                ..good
+            },
+            MachineError::ZeroWallet,
+        ),
+        (
+            JoinRequest {
+                p2p_key: [0; 32],
+                ..good
+            },
+            MachineError::ZeroWallet,
+        ),
+        (JoinRequest { weight: 0, ..good }, MachineError::ZeroWeight),
+        (JoinRequest { tier: 2, ..good }, MachineError::TierTooHigh),
+    ] {
+        assert_eq!(world.join_as(&bad), Err(error));
+    }
+    assert_eq!(world.join_as(&good), Ok(0));
+    assert_eq!(world.join_as(&good), Err(MachineError::AlreadyJoined));
+    let twin = JoinRequest {
+        p2p_key: peer(1),
+        ..request(2, 0, 1)
+    };
+    assert_eq!(world.join_as(&twin), Err(MachineError::DuplicatePeer));
+    assert_eq!(world.join(2, 0), Ok(1));
+    assert_eq!(world.join(3, 0), Err(MachineError::TableFull));
+}
+
+#[test]
+fn a_departed_member_without_pay_makes_room() {
+    let mut world = World::new(1, config());
+    world.join(1, 0).unwrap();
+    world.leave(0).unwrap();
+    assert_eq!(world.leave(0), Err(MachineError::NotPresent));
+    assert_eq!(world.slot(0).status, slot_status::DEPARTED);
+    assert_eq!(world.join(2, 1), Ok(0));
+    assert_eq!((world.slot(0).wallet, world.slot(0).tier), (wallet(2), 1));
+}
+
+#[test]
+fn leaving_keeps_what_was_committed() {
+    let mut world = World::new(4, config());
+    world.set_rate(100).unwrap();
+    world.join(1, 0).unwrap();
+    world.join(2, 0).unwrap();
+    world.start_epoch();
+    world.do_round(&[0, 1]);
+    world.commit(1).unwrap();
+    world.witness(1).unwrap();
+    world.leave(1).unwrap();
+    world.do_round(&[0]); // nobody waits for it
+    assert_eq!(world.accepted(1), [0, 1]);
+    assert_eq!(world.round().assigned, set(&[0]));
+    assert_eq!(
+        world.settle(1, 2),
+        Ok(Settled {
+            moved: 50,
+            freed: false
+        })
+    );
+    world.do_round(&[0]);
+    assert_eq!(world.accepted(2), [0, 1], "its last round is paid too");
+    assert_eq!(
+        world.settle(1, 2),
+        Ok(Settled {
+            moved: 50,
+            freed: false
+        }),
+        "a record names it"
+    );
+    assert_eq!(world.settle(1, 2), Ok(Settled::default()));
+    for _ in 0..4 {
+        world.do_round(&[0]);
+    }
+    assert_eq!(
+        world.settle(1, 2),
+        Ok(Settled {
+            moved: 0,
+            freed: true
+        })
+    );
+    assert_eq!(world.slot(1), Slot::default());
+    assert_eq!(world.settle(1, 2), Ok(Settled::default()));
+    assert_eq!(world.settle(4, 2), Err(MachineError::NoSuchSlot));
+}
+
+#[test]
+fn a_leaver_that_did_not_commit_is_not_waited_for() {
+    let mut world = World::training(&[0, 0], config());
+    world.commit(0).unwrap();
+    assert_eq!(world.tick(), 0);
+    world.leave(1).unwrap();
+    assert_eq!(world.tick(), 2);
+    assert_eq!(world.round().number, 2);
+}
+
+#[test]
+fn who_comes_back_as_it_was_is_in_the_epoch_again() {
+    let mut world = World::training(&[0, 1], config());
+    world.leave(1).unwrap();
+    assert_eq!(world.join(2, 1), Ok(1));
+    assert_eq!(world.slot(1).status, slot_status::ACTIVE);
+    assert!(!world.slot(1).is_assignable());
+    assert_eq!(world.commit(1), Ok(()), "the open round still names it");
+    world.ready_slot(1).unwrap();
+    world.do_round(&[0]);
+    assert_eq!(world.round().assigned, set(&[0, 1]));
+}
+
+#[test]
+fn who_comes_back_changed_waits_and_keeps_its_record() {
+    let mut world = World::training(&[0, 1], config());
+    world.do_round(&[0, 1]);
+    world.leave(1).unwrap();
+    world.join_as(&request(2, 0, 9)).unwrap();
+    let slot = world.slot(1);
+    assert_eq!(slot.status, slot_status::WAITING);
+    assert_eq!(
+        (slot.tier, slot.weight),
+        (1, 1),
+        "the log still needs the old ones"
+    );
+    assert_eq!((slot.next_tier, slot.next_weight), (0, 9));
+    world.do_round(&[0]);
+    assert_eq!(world.accepted(1), [0, 1]);
+    world.set_paused(true).unwrap();
+    world.do_round(&[0]);
+    world.do_round(&[0]);
+    world.pass(40);
+    world.set_paused(false).unwrap();
+    world.start_epoch();
+    assert_eq!((world.slot(1).tier, world.slot(1).weight), (0, 9));
+}
+
+#[test]
+fn evict_ends_a_presence_once() {
+    let mut world = World::training(&[0, 1], config());
+    assert_eq!(world.evict(1, 1), Err(MachineError::NotPresent));
+    assert_eq!(world.evict(1, 2), Ok(()));
+    assert_eq!(world.evict(1, 2), Err(MachineError::NotPresent));
+    assert_eq!(world.commit(1), Err(MachineError::NotActive));
+    let left = Event::Left {
+        slot: 1,
+        wallet: wallet(2),
+        reason: Reason::Evicted,
+    };
+    assert_eq!(world.happened(|e| *e == left), 1);
+}
+
+#[test]
+fn a_run_closes_when_halted_and_settled() {
+    let mut world = World::new(4, config());
+    world.set_rate(5).unwrap();
+    world.join(1, 0).unwrap();
+    world.start_epoch();
+    world.do_round(&[0]);
+    world.do_round(&[0]);
+    assert_eq!(world.closable(), Err(MachineError::NotHalted));
+    world.set_paused(true).unwrap();
+    world.do_round(&[0]);
+    world.do_round(&[0]);
+    world.pass(40);
+    assert_eq!(world.closable(), Err(MachineError::NotSettled));
+    assert_eq!(
+        world.settle(0, 1),
+        Ok(Settled {
+            moved: 15,
+            freed: false
+        })
+    );
+    assert_eq!(world.closable(), Ok(()));
+    assert_eq!(world.slot(0).status, slot_status::WAITING);
+}
+
+#[test]
+fn members_of_a_tier_that_is_not_allowed_any_more_stay_out() {
+    let mut world = World::new(4, config());
+    world.join(1, 0).unwrap();
+    world.join(2, 2).unwrap();
+    world.set_paused(true).unwrap();
+    world
+        .configure(&Config {
+            max_tier: 1,
+            ..config()
+        })
+        .unwrap();
+    world.set_paused(false).unwrap();
+    world.start_epoch();
+    assert_eq!(world.round().assigned, set(&[0]));
+    assert_eq!(world.slot(1).status, slot_status::WAITING);
+}

@@ -1,0 +1,132 @@
+//! `close_pool()`: the authority takes out what no member is owed, and ends the pool when nobody can be paid any more.
+//!
+//! While members are owed something and the vault holds something, their part stays and so do pool and run: claim for
+//! them (anybody may), then close again. What was earned but never funded does not keep a pool with an empty vault.
+
+use anchor_lang::prelude::*;
+use anchor_lang::AccountsClose;
+use anchor_spl::token_interface::{
+    close_account, transfer_checked, CloseAccount, Mint, TokenAccount, TokenInterface,
+    TransferChecked,
+};
+use coordinator::machine::check_closable;
+use coordinator::program::Coordinator;
+use coordinator::{with_state, CoordinatorError};
+
+use crate::events::{PoolClosed, Withdrawn};
+use crate::{Pool, TreasurerError, SEED_POOL};
+
+#[derive(Accounts)]
+pub struct ClosePool<'info> {
+    /// Receives the rent of pool, vault, run, run state and specification.
+    #[account(mut)]
+    pub authority: Signer<'info>,
+    #[account(
+        mut,
+        seeds = [SEED_POOL, run_state.key().as_ref()],
+        bump = pool.bump,
+        has_one = authority @ TreasurerError::WrongAuthority,
+        has_one = run @ TreasurerError::WrongRun,
+        has_one = mint @ TreasurerError::WrongMint,
+        has_one = vault @ TreasurerError::WrongVault
+    )]
+    pub pool: Box<Account<'info, Pool>>,
+    /// CHECK: named by the pool; the coordinator checks the rest.
+    #[account(mut)]
+    pub run: UncheckedAccount<'info>,
+    /// CHECK: in the pool's seeds; `with_state` and the coordinator check the rest.
+    #[account(mut)]
+    pub run_state: UncheckedAccount<'info>,
+    /// CHECK: the coordinator checks that it is the run's.
+    #[account(mut)]
+    pub spec: UncheckedAccount<'info>,
+    #[account(mint::token_program = token_program)]
+    pub mint: Box<InterfaceAccount<'info, Mint>>,
+    #[account(mut)]
+    pub vault: Box<InterfaceAccount<'info, TokenAccount>>,
+    /// Receives what no member is owed: any account of the token.
+    #[account(
+        mut,
+        token::mint = mint,
+        token::token_program = token_program,
+        constraint = authority_token.key() != vault.key() @ TreasurerError::WrongVault
+    )]
+    pub authority_token: Box<InterfaceAccount<'info, TokenAccount>>,
+    pub coordinator_program: Program<'info, Coordinator>,
+    pub token_program: Interface<'info, TokenInterface>,
+}
+
+pub(crate) fn handler(ctx: Context<ClosePool>) -> Result<()> {
+    let a = ctx.accounts;
+    let total_earned = with_state(&a.run_state, |s| {
+        check_closable(s).map_err(CoordinatorError::from)?;
+        Ok(s.header.total_earned)
+    })?;
+    let owed = a.pool.owed(total_earned);
+    let excess = a.vault.amount.saturating_sub(owed);
+    let stays = a.vault.amount.saturating_sub(excess);
+    if excess > 0 {
+        withdraw(a, excess)?;
+        a.pool.withdrawn = a
+            .pool
+            .withdrawn
+            .checked_add(excess)
+            .ok_or(TreasurerError::Overflow)?;
+    }
+    emit!(Withdrawn {
+        pool: a.pool.key(),
+        amount: excess,
+        still_owed: owed
+    });
+    if stays == 0 {
+        close(a)?;
+        emit!(PoolClosed {
+            pool: a.pool.key(),
+            run: a.run.key(),
+            unpaid: owed
+        });
+    }
+    Ok(())
+}
+
+fn withdraw(a: &ClosePool, amount: u64) -> Result<()> {
+    let run_state = a.run_state.key();
+    let seeds: &[&[&[u8]]] = &[&[SEED_POOL, run_state.as_ref(), &[a.pool.bump]]];
+    let transfer = TransferChecked {
+        from: a.vault.to_account_info(),
+        mint: a.mint.to_account_info(),
+        to: a.authority_token.to_account_info(),
+        authority: a.pool.to_account_info(),
+    };
+    let context = CpiContext::new_with_signer(a.token_program.key(), transfer, seeds);
+    transfer_checked(context, amount, a.mint.decimals)
+}
+
+/// Closes vault, run and pool, in this order: the pool signs for the other two.
+fn close(a: &ClosePool) -> Result<()> {
+    let run_state = a.run_state.key();
+    let seeds: &[&[&[u8]]] = &[&[SEED_POOL, run_state.as_ref(), &[a.pool.bump]]];
+    let vault = CloseAccount {
+        account: a.vault.to_account_info(),
+        destination: a.authority.to_account_info(),
+        authority: a.pool.to_account_info(),
+    };
+    close_account(CpiContext::new_with_signer(
+        a.token_program.key(),
+        vault,
+        seeds,
+    ))?;
+    let run = coordinator::cpi::accounts::CloseRun {
+        authority: a.pool.to_account_info(),
+        recipient: a.authority.to_account_info(),
+        run: a.run.to_account_info(),
+        run_state: a.run_state.to_account_info(),
+        spec: a.spec.to_account_info(),
+    };
+    coordinator::cpi::close_run(CpiContext::new_with_signer(
+        a.coordinator_program.key(),
+        run,
+        seeds,
+    ))?;
+    a.pool.close(a.authority.to_account_info())
+}

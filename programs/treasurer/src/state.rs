@@ -1,0 +1,105 @@
+//! The two accounts of this program, and the sums that they keep.
+
+use anchor_lang::prelude::*;
+
+/// First seed of a pool's address; then the `RunState`.
+#[constant]
+pub const SEED_POOL: &[u8] = b"pool";
+/// First seed of a claim's address; then pool and wallet.
+#[constant]
+pub const SEED_CLAIM: &[u8] = b"claim";
+
+/// The authority of a run that pays. Keyed by the `RunState`, which is fresh for every run.
+#[account]
+#[derive(InitSpace, Debug)]
+pub struct Pool {
+    pub run_state: Pubkey,
+    pub run: Pubkey,
+    pub authority: Pubkey,
+    pub mint: Pubkey,
+    /// The pool's associated token account.
+    pub vault: Pubkey,
+    /// Paid to members so far.
+    pub paid: u64,
+    /// Taken out by the authority so far.
+    pub withdrawn: u64,
+    pub bump: u8,
+}
+
+impl Pool {
+    /// What members earned and were not paid, given all that was ever earned in the run.
+    pub fn owed(&self, total_earned: u64) -> u64 {
+        total_earned.saturating_sub(self.paid)
+    }
+}
+
+/// What one wallet was paid by one pool.
+#[account]
+#[derive(InitSpace, Debug)]
+pub struct Claim {
+    pub pool: Pubkey,
+    pub wallet: Pubkey,
+    pub claimed: u64,
+    pub bump: u8,
+}
+
+/// A payment: what is paid now and what stays owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payment {
+    pub amount: u64,
+    pub still_owed: u64,
+}
+
+/// What to pay somebody who earned `earned` in all and was paid `claimed` of it, out of a vault with `available`.
+pub fn payment(earned: u64, claimed: u64, available: u64) -> Payment {
+    let owed = earned.saturating_sub(claimed);
+    let amount = owed.min(available);
+    Payment {
+        amount,
+        still_owed: owed.saturating_sub(amount),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payment_is_the_rest_as_far_as_the_vault_reaches() {
+        assert_eq!(
+            payment(100, 30, 1000),
+            Payment {
+                amount: 70,
+                still_owed: 0
+            }
+        );
+        assert_eq!(
+            payment(100, 30, 50),
+            Payment {
+                amount: 50,
+                still_owed: 20
+            }
+        );
+        assert_eq!(
+            payment(100, 100, 50),
+            Payment {
+                amount: 0,
+                still_owed: 0
+            }
+        );
+        assert_eq!(
+            payment(100, 30, 0),
+            Payment {
+                amount: 0,
+                still_owed: 70
+            }
+        );
+        assert_eq!(
+            payment(u64::MAX, 0, u64::MAX),
+            Payment {
+                amount: u64::MAX,
+                still_owed: 0
+            }
+        );
+    }
+}

@@ -1,0 +1,235 @@
+"""The questions that this package asks an RPC endpoint, with typed answers."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import base58
+from solders.hash import Hash
+from solders.pubkey import Pubkey
+
+from psyche_chain.chain.errors import RpcError
+from psyche_chain.chain.rpc import RpcPool
+
+CONFIRMED: Final = {"commitment": "confirmed"}
+ACCOUNTS_PER_CALL: Final = 100
+"""`getMultipleAccounts` takes no more."""
+RANKS: Final = {"processed": 0, "confirmed": 1, "finalized": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account's bytes as one endpoint saw them at `slot`."""
+
+    key: Pubkey
+    owner: Pubkey
+    lamports: int
+    data: bytes
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureStatus:
+    """What the chain says of a transaction. `err` is the raw transaction error, None for success."""
+
+    slot: int
+    err: Any
+    confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """Result of a dry run."""
+
+    err: Any
+    logs: tuple[str, ...]
+    units: int
+
+
+def _account(key: Pubkey, raw: Mapping[str, Any], slot: int) -> Account:
+    data, encoding = raw["data"]
+    if encoding != "base64":
+        raise ValueError(f"account data in {encoding}, base64 was asked for")
+    return Account(
+        key,
+        Pubkey.from_string(raw["owner"]),
+        int(raw["lamports"]),
+        base64.b64decode(data, validate=True),
+        slot,
+    )
+
+
+async def get_accounts(
+    rpc: RpcPool, keys: Sequence[Pubkey], *, deadline_s: float | None = None
+) -> list[Account | None]:
+    """Accounts in the order of `keys`, None where nothing is stored. Within 100 keys all are of one slot."""
+    found: list[Account | None] = []
+    for at in range(0, len(keys), ACCOUNTS_PER_CALL):
+        part = keys[at : at + ACCOUNTS_PER_CALL]
+
+        def parse(values: Any, part: Sequence[Pubkey] = part) -> list[Account | None]:
+            if len(values) != len(part):
+                raise ValueError(f"{len(values)} accounts for {len(part)} keys")
+            return [
+                None if raw is None else _account(key, raw, 0) for key, raw in zip(part, values, strict=True)
+            ]
+
+        params = [[str(k) for k in part], {**CONFIRMED, "encoding": "base64"}]
+        accounts, slot = await rpc.call_at_slot("getMultipleAccounts", params, parse, deadline_s=deadline_s)
+        found += [None if a is None else Account(a.key, a.owner, a.lamports, a.data, slot) for a in accounts]
+    return found
+
+
+async def get_account(rpc: RpcPool, key: Pubkey, *, deadline_s: float | None = None) -> Account | None:
+    """One account, None where nothing is stored."""
+    return (await get_accounts(rpc, [key], deadline_s=deadline_s))[0]
+
+
+async def get_program_accounts(
+    rpc: RpcPool, program: Pubkey, matches: Sequence[tuple[int, bytes]], *, size: int | None = None
+) -> list[Account]:
+    """All accounts of `program` that hold the given bytes at the given offsets."""
+    filters: list[dict[str, Any]] = [
+        {"memcmp": {"offset": offset, "bytes": base58.b58encode(part).decode(), "encoding": "base58"}}
+        for offset, part in matches
+    ]
+    if size is not None:
+        filters.append({"dataSize": size})
+
+    def parse(values: Any) -> list[Account]:
+        return [_account(Pubkey.from_string(v["pubkey"]), v["account"], 0) for v in values]
+
+    params = [str(program), {**CONFIRMED, "encoding": "base64", "filters": filters, "withContext": True}]
+    accounts, slot = await rpc.call_at_slot("getProgramAccounts", params, parse)
+    return [Account(a.key, a.owner, a.lamports, a.data, slot) for a in accounts]
+
+
+async def get_balance(rpc: RpcPool, key: Pubkey) -> int:
+    """Lamports."""
+    return (await rpc.call_at_slot("getBalance", [str(key), CONFIRMED], int))[0]
+
+
+async def rent_exempt(rpc: RpcPool, size: int) -> int:
+    """Lamports that an account of `size` bytes must hold."""
+    return int(await rpc.call("getMinimumBalanceForRentExemption", [size], check=int))
+
+
+async def latest_blockhash(rpc: RpcPool) -> tuple[Hash, int]:
+    """A recent blockhash and the last block height at which it is valid."""
+
+    def parse(value: Any) -> tuple[Hash, int]:
+        return Hash.from_string(value["blockhash"]), int(value["lastValidBlockHeight"])
+
+    return (await rpc.call_at_slot("getLatestBlockhash", [CONFIRMED], parse))[0]
+
+
+async def block_height(rpc: RpcPool) -> int:
+    """Blocks of the confirmed chain; the slot that goes with it counts as seen."""
+
+    def parse(info: Any) -> tuple[int, int]:
+        return int(info["absoluteSlot"]), int(info["blockHeight"])
+
+    slot, height = await rpc.call("getEpochInfo", [CONFIRMED], check=parse)
+    rpc.observe(slot)
+    return int(height)
+
+
+async def genesis_hash(rpc: RpcPool) -> str:
+    """Names the cluster."""
+    return str(await rpc.call("getGenesisHash", check=str))
+
+
+async def send_raw(rpc: RpcPool, transaction: bytes) -> None:
+    """Hand over a signed transaction, without preflight and without the node's own retries."""
+    options = {
+        "encoding": "base64",
+        "skipPreflight": True,
+        "maxRetries": 0,
+        "preflightCommitment": "confirmed",
+    }
+    await rpc.call(
+        "sendTransaction", [base64.b64encode(transaction).decode(), options], check=str, deadline_s=10.0
+    )
+
+
+async def simulate(rpc: RpcPool, transaction: bytes) -> Simulation:
+    """Dry-run a transaction; signatures are not checked and the blockhash is replaced by the newest."""
+
+    def parse(value: Any) -> Simulation:
+        return Simulation(
+            value["err"],
+            tuple(str(line) for line in value["logs"] or ()),
+            int(value.get("unitsConsumed") or 0),
+        )
+
+    options = {**CONFIRMED, "encoding": "base64", "sigVerify": False, "replaceRecentBlockhash": True}
+    params = [base64.b64encode(transaction).decode(), options]
+    return (await rpc.call_at_slot("simulateTransaction", params, parse))[0]
+
+
+async def signature_statuses(
+    rpc: RpcPool, signatures: Sequence[str], *, history: bool = False
+) -> list[SignatureStatus | None]:
+    """Status per signature, None where the chain does not know it (yet).
+
+    With `history`, answers of an endpoint that lags behind the newest slot seen are refused.
+    """
+
+    def parse(result: Any) -> list[SignatureStatus | None]:
+        values = result["value"]
+        if history and int(result["context"]["slot"]) < rpc.newest_slot:
+            raise ValueError("the endpoint is behind: its history may lack the transaction")
+        if len(values) != len(signatures):
+            raise ValueError(f"{len(values)} statuses for {len(signatures)} signatures")
+        return [
+            None
+            if v is None
+            else SignatureStatus(
+                int(v["slot"]),
+                v["err"],
+                RANKS[v.get("confirmationStatus") or "finalized"] >= RANKS["confirmed"],
+            )
+            for v in values
+        ]
+
+    params = [list(signatures), {"searchTransactionHistory": history}]
+    # not `call_at_slot`: a validator answers this one at its processed slot, ahead of its confirmed answers
+    statuses: list[SignatureStatus | None] = await rpc.call("getSignatureStatuses", params, check=parse)
+    return statuses
+
+
+async def transaction_logs(rpc: RpcPool, signature: str) -> tuple[str, ...]:
+    """Log lines of a transaction that landed; empty where no endpoint has them."""
+
+    def parse(result: Any) -> tuple[str, ...]:
+        return () if result is None else tuple(result["meta"]["logMessages"] or ())
+
+    options = {**CONFIRMED, "encoding": "base64", "maxSupportedTransactionVersion": 0}
+    try:
+        logs: tuple[str, ...] = await rpc.call(
+            "getTransaction", [signature, options], check=parse, deadline_s=3.0
+        )
+    except RpcError:  # logs only improve a message
+        return ()
+    return logs
+
+
+async def recent_fees(rpc: RpcPool, writable: Sequence[Pubkey]) -> list[int]:
+    """Recent prioritisation fees in micro-lamports per compute unit, one per block, for these accounts."""
+
+    def parse(result: Any) -> list[int]:
+        return [int(row["prioritizationFee"]) for row in result]
+
+    try:
+        fees: list[int] = await rpc.call(
+            "getRecentPrioritizationFees", [[str(k) for k in writable[:128]]], check=parse, deadline_s=3.0
+        )
+    except RpcError:  # a node without this method: pay no priority fee
+        return []
+    return fees
+
+
+async def request_airdrop(rpc: RpcPool, key: Pubkey, lamports: int) -> str:
+    """Ask a test cluster's faucet for lamports; returns the transaction's signature."""
+    return str(await rpc.call("requestAirdrop", [str(key), lamports, CONFIRMED], check=str))

@@ -1,0 +1,1 @@
+"""The `psyche-chain` command."""

@@ -1,0 +1,134 @@
+"""Commands that only look: status, list-runs, show."""
+
+import json as jsonlib
+import sys
+from typing import Annotated, Any
+
+import trio
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from psyche_chain.admin import status as looks
+from psyche_chain.chain import accounts
+from psyche_chain.chain.rpc import RpcPool
+from psyche_chain.chain.state import Phase
+from psyche_chain.cli import output
+from psyche_chain.cli.options import JsonOpt, RpcOpt, RunArg, with_rpc
+
+WATCH_S = 1.0
+QUIET_LINE_S = 60.0
+
+
+def register(app: typer.Typer) -> None:
+    app.command("status", epilog="Example: psyche-chain status demo --watch")(status)
+    app.command("list-runs", epilog="Example: psyche-chain list-runs --json")(list_runs)
+    app.command("show", epilog="Example: psyche-chain show demo --json")(show)
+
+
+def status(
+    run: RunArg,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep looking until the run is finished.")] = False,
+    json: JsonOpt = False,
+    rpc: RpcOpt = None,
+) -> None:
+    """Show phase, progress and members of a run."""
+
+    async def action(pool: RpcPool) -> None:
+        found = await accounts.resolve_run(pool, run)
+        if watch:
+            await _watch(pool, found, json)
+            return
+        full = await looks.fetch_summary(pool, found)
+        if json:
+            output.data_json(full)
+        else:
+            output.data("\n".join(_status_lines(full)))
+
+    with_rpc(rpc, action)
+
+
+async def _watch(pool: RpcPool, run: accounts.Run, json: bool) -> None:
+    """On a terminal a view that renews itself; else a line for each change, and one a minute."""
+    if sys.stdout.isatty() and not json:
+        with Live(console=Console(highlight=False), refresh_per_second=4) as live:
+            while True:
+                full = await looks.fetch_summary(pool, run)
+                live.update(Text("\n".join(_status_lines(full))))
+                if full["phase"] == Phase.FINISHED.label:
+                    return
+                await trio.sleep(WATCH_S)
+    last, printed_at = None, float("-inf")
+    while True:
+        full = await looks.fetch_summary(pool, run)
+        key = {k: v for k, v in full.items() if k not in ("seconds_left", "slots")}
+        if key != last or trio.current_time() - printed_at > QUIET_LINE_S:
+            output.data(jsonlib.dumps(full) if json else _status_line(full))
+            last, printed_at = key, trio.current_time()
+        if full["phase"] == Phase.FINISHED.label:
+            return
+        await trio.sleep(WATCH_S)
+
+
+def _status_line(full: dict[str, Any]) -> str:
+    left = "" if full["seconds_left"] is None else f" {full['seconds_left']}s left"
+    pausing = " pausing" if full["pause_requested"] else ""
+    return (
+        f"{full['run_id']}: {full['phase']}{left}{pausing} epoch {full['epoch']} "
+        f"step {full['step']}/{full['total_steps']} members {full['members']} "
+        f"checkpoint {'-' if full['checkpoint_step'] is None else full['checkpoint_step']}"
+    )
+
+
+def _status_lines(full: dict[str, Any]) -> list[str]:
+    left = "" if full["seconds_left"] is None else f", at most {full['seconds_left']} s left"
+    pausing = ", pauses at the end of the epoch" if full["pause_requested"] else ""
+    head = {
+        "run": f"{full['run_id']}  {full['run']}",
+        "name": full["name"] or None,
+        "phase": f"{full['phase']}{left}{pausing}",
+        "epoch": full["epoch"],
+        "step": f"{full['step']} of {full['total_steps']}",
+        "round": full["round"],
+        "members": f"{full['members']} (at least {full['needed']} start an epoch, {full['capacity']} slots)",
+        "checkpoint": "none yet"
+        if full["checkpoint_step"] is None
+        else f"step {full['checkpoint_step']}, weights {full['weights_sha256']}",
+    }
+    lines = output.pairs({k: v for k, v in head.items() if v is not None})
+    if full["slots"]:
+        columns = ("slot", "wallet", "tier", "weight", "state", "missed")
+        lines += ["", *output.table(columns, [[s[c] for c in columns] for s in full["slots"]])]
+    return lines
+
+
+def list_runs(json: JsonOpt = False, rpc: RpcOpt = None) -> None:
+    """List all runs of the cluster."""
+    rows = with_rpc(rpc, looks.list_runs)
+    if json:
+        output.data_json(rows)
+        return
+    if not rows:
+        output.note(
+            "there are no runs on this cluster yet; create one with: psyche-chain create-run config/demo.toml"
+        )
+        return
+    columns = ("run_id", "run", "phase", "epoch", "step", "total_steps", "members", "open")
+    output.data("\n".join(output.table(columns, [[r.get(c, r.get("error")) for c in columns] for r in rows])))
+
+
+def show(run: RunArg, json: JsonOpt = False, rpc: RpcOpt = None) -> None:
+    """Print everything that the chain knows of a run."""
+
+    async def action(pool: RpcPool) -> dict[str, Any]:
+        return await looks.show(pool, await accounts.resolve_run(pool, run))
+
+    full = with_rpc(rpc, action)
+    if json:
+        output.data_json(full)
+        return
+    for section in ("run", "config", "pool"):
+        if full[section] is not None:
+            output.data("\n".join([f"[{section}]", *output.pairs(full[section]), ""]))
+    output.data("\n".join(_status_lines(full["status"])))

@@ -1,0 +1,107 @@
+"""Commands of a member: join and leave."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from psyche_chain.admin import manage
+from psyche_chain.admin.session import Session, check_client_version
+from psyche_chain.chain import accounts
+from psyche_chain.chain.accounts import Run
+from psyche_chain.chain.layout import MAX_TIER
+from psyche_chain.chain.rpc import RpcPool
+from psyche_chain.cli import output
+from psyche_chain.cli.options import KeypairOpt, RpcOpt, RunArg, endpoints, wallet, with_session
+from psyche_chain.wallet import wallet_path
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "join",
+        epilog="Example: psyche-chain join demo --tier 1 --state-dir ~/psyche/demo --rpc http://127.0.0.1:8899",
+    )(join)
+    app.command("leave", epilog="Example: psyche-chain leave demo")(leave)
+
+
+def join(
+    run: RunArg,
+    tier: Annotated[
+        int,
+        typer.Option(
+            "--tier", min=0, max=MAX_TIER, help="0 holds the whole model, 1 half of its FFN, 2 a quarter."
+        ),
+    ] = 0,
+    weight: Annotated[int, typer.Option("--weight", min=1, max=65535, help="Share of the work.")] = 1,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--state-dir", metavar="DIR", help="Checkpoints, blobs and log; else under ~/.local/share/psyche."
+        ),
+    ] = None,
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="MULTIADDR", help="Where peers connect to.")
+    ] = "/ip4/127.0.0.1/tcp/0",
+    hot_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--hot-key", metavar="FILE", help="Key file that signs the duties instead of the wallet."
+        ),
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads for training.")] = None,
+    json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per log line.")] = False,
+    rpc: RpcOpt = None,
+    keypair: KeypairOpt = None,
+) -> None:
+    """Take part in a run until it is finished; Ctrl-C leaves in good order.
+
+    The same command continues after a crash: weights, blobs and the log are in the state directory.
+    """
+    urls = endpoints(rpc)
+    signer = wallet(keypair)
+
+    async def find() -> Run:
+        async with RpcPool(urls) as pool:
+            return await accounts.resolve_run(pool, run)
+
+    found = trio.run(find)
+    check_client_version(found)
+
+    from psyche_chain.client import JoinOptions, run_client  # imports torch: only where it is needed
+
+    status = run_client(
+        JoinOptions(
+            run=str(found.key),
+            rpc=urls,
+            keypair=wallet_path(keypair),
+            tier=tier,
+            weight=weight,
+            device=device,
+            state_dir=state_dir or _default_state_dir(found, str(signer.pubkey())),
+            listen=listen,
+            hot_key=hot_key,
+            threads=threads,
+            json_logs=json_logs,
+        )
+    )
+    raise typer.Exit(status)
+
+
+def _default_state_dir(run: Run, wallet_key: str) -> Path:
+    """One folder per run and wallet."""
+    base = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
+    return base / "psyche" / f"{run.run_id}-{str(run.run_state)[:8]}-{wallet_key[:8]}"
+
+
+def leave(run: RunArg, rpc: RpcOpt = None, keypair: KeypairOpt = None) -> None:
+    """Leave a run from the next round on; pay that was earned stays."""
+
+    async def action(session: Session) -> str:
+        found = await accounts.resolve_run(session.rpc, run)
+        slot = await manage.leave(session, found)
+        return f"left slot {slot} of {found.run_id}"
+
+    output.data(with_session(rpc, keypair, action))

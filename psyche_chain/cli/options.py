@@ -1,0 +1,96 @@
+"""Options that many commands share, and how commands get their session."""
+
+import os
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+import trio
+import typer
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+
+from psyche_chain.admin.session import Session, open_session
+from psyche_chain.chain.rpc import RpcPool, check_url
+from psyche_chain.cli import exit_codes, output
+from psyche_chain.errors import PsycheError
+from psyche_chain.wallet import load_wallet
+
+T = TypeVar("T")
+
+DEFAULT_RPC: Final = "http://127.0.0.1:8899"
+
+RpcOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rpc",
+        metavar="URL",
+        help=f"RPC endpoint; repeat it for failover. Else $PSYCHE_RPC (comma-separated), else {DEFAULT_RPC}.",
+        rich_help_panel="Connection",
+    ),
+]
+KeypairOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--keypair",
+        metavar="FILE",
+        help="Wallet's key file. Else $PSYCHE_KEYPAIR, else ~/.config/solana/id.json.",
+        rich_help_panel="Connection",
+    ),
+]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RunArg = Annotated[str, typer.Argument(metavar="RUN", help="Run id, where it is unique, or the run's key.")]
+
+
+def endpoints(rpc: list[str] | None) -> list[str]:
+    """Endpoints by flag, environment, default.
+
+    Raises:
+        PsycheError: one of them is not an http address.
+    """
+    urls = rpc or [u for u in re.split(r"[,\s]+", os.environ.get("PSYCHE_RPC", "")) if u] or [DEFAULT_RPC]
+    try:
+        return [check_url(url) for url in urls]
+    except ValueError as exc:
+        raise PsycheError(f"--rpc: {exc}", f"for example --rpc {DEFAULT_RPC}", exit_codes.USAGE) from None
+
+
+def wallet(path: Path | None) -> Keypair:
+    """The wallet, with a warning on stderr if others can read it."""
+    keypair, warning = load_wallet(path)
+    if warning:
+        output.warn(warning)
+    return keypair
+
+
+def address(text: str, what: str) -> Pubkey:
+    """Parse an address given on the command line."""
+    try:
+        return Pubkey.from_string(text)
+    except ValueError:
+        raise PsycheError(
+            f"{what} = {text!r} is not an address (a base58 public key)", "", exit_codes.USAGE
+        ) from None
+
+
+def with_session(rpc: list[str] | None, keypair: Path | None, action: Callable[[Session], Awaitable[T]]) -> T:
+    """Run `action` with endpoints and a wallet."""
+    urls, signer = endpoints(rpc), wallet(keypair)
+
+    async def run() -> T:
+        async with open_session(urls, signer) as session:
+            return await action(session)
+
+    return trio.run(run)
+
+
+def with_rpc(rpc: list[str] | None, action: Callable[[RpcPool], Awaitable[T]]) -> T:
+    """Run `action` with endpoints only."""
+    urls = endpoints(rpc)
+
+    async def run() -> T:
+        async with RpcPool(urls) as pool:
+            return await action(pool)
+
+    return trio.run(run)

@@ -1,0 +1,77 @@
+"""Where the command line's words go: data to stdout, everything else to stderr."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from psyche_chain.errors import PsycheError
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def data(text: str) -> None:
+    """A line of the result."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def data_json(value: Any) -> None:
+    """The result as JSON."""
+    data(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def note(text: str) -> None:
+    """A line about what is going on."""
+    _stderr().print(escape(text))
+
+
+def warn(text: str) -> None:
+    """Something that the user should know, without it being an error."""
+    _stderr().print(f"[yellow]warning:[/yellow] {escape(text)}")
+
+
+def error(exc: PsycheError) -> None:
+    """The one place that shows an error: what happened, then what to do next."""
+    console = _stderr()
+    console.print(f"[bold red]error:[/bold red] {escape(exc.message)}")
+    if exc.hint:
+        console.print(f"[cyan]hint:[/cyan] {escape(exc.hint)}")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Lines of aligned columns; numbers to the right. No colours, so that it can be piped."""
+    texts = [[_cell(v) for v in row] for row in rows]
+    widths = [max(len(c), *(len(t[i]) for t in texts)) if texts else len(c) for i, c in enumerate(columns)]
+    right = [
+        bool(rows) and all(isinstance(r[i], int | float) or r[i] is None for r in rows)
+        for i in range(len(columns))
+    ]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            c.rjust(w) if to_right else c.ljust(w)
+            for c, w, to_right in zip(cells, widths, right, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    return [line(columns), *(line(t) for t in texts)]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def pairs(values: Mapping[str, Any]) -> list[str]:
+    """Lines of `name  value`."""
+    width = max((len(k) for k in values), default=0)
+    return [f"{k.ljust(width)}  {_cell(v)}" for k, v in values.items()]

@@ -1,0 +1,292 @@
+"""How each duty is done. What must be remembered between duties is in `Memory`, and only a help: all of it
+can be lost in a crash without harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import trio
+from solders.pubkey import Pubkey
+
+from psyche_chain.client import duties
+from psyche_chain.client.catchup import (
+    MAX_UPDATE_BYTES,
+    PEERS_SCHEME,
+    CatchUp,
+    blob_id_of,
+    holders_of,
+)
+from psyche_chain.client.duties import Duty
+from psyche_chain.client.events import EventLog
+from psyche_chain.client.ports import Adapter, Chain, Network, NotYet
+from psyche_chain.client.view import GENESIS, ChainView, MyState, RoundView
+from psyche_chain.client.weights import Weights
+from psyche_train.assign import intervals
+from psyche_train.network import FetchError, Peer
+
+
+def patience_s(view: ChainView) -> float:
+    """How long a witness tries to get a blob before it is ready to attest without it.
+
+    The witness time is meant to be enough for all blobs; half of it without success is a failure.
+    """
+    return min(15.0, max(2.0, view.config.round_witness_time / 2))
+
+
+@dataclass(slots=True)
+class Memory:
+    """What this process did; rounds that left the ring are forgotten."""
+
+    trained: dict[int, bytes] = field(default_factory=dict)
+    held: dict[int, set[int]] = field(default_factory=dict)
+    given_up: dict[int, set[int]] = field(default_factory=dict)
+    first_try: dict[tuple[int, int], float] = field(default_factory=dict)
+    revealed: int = 0
+    uris: dict[bytes, str] = field(default_factory=dict)
+    contact: str = ""
+    contact_on_chain: str | None = None
+    tidied: bytes = GENESIS
+
+    def forget_before(self, number: int) -> None:
+        """Drop what belongs to rounds older than `number`."""
+        for by_round in (self.trained, self.held, self.given_up):
+            for old in [r for r in by_round if r < number]:
+                del by_round[old]
+        self.first_try = {k: v for k, v in self.first_try.items() if k[0] >= number}
+
+
+class Acts:
+    """Does duties for one member."""
+
+    def __init__(
+        self,
+        wallet: Pubkey,
+        chain: Chain,
+        network: Network,
+        weights: Weights,
+        adapter: Adapter,
+        catch_up: CatchUp,
+        events: EventLog,
+        *,
+        tier: int,
+    ) -> None:
+        self._wallet = wallet
+        self._chain = chain
+        self._network = network
+        self._weights = weights
+        self._adapter = adapter
+        self._catch_up = catch_up
+        self._events = events
+        self._tier = tier
+        self._memory = Memory()
+        self.training: tuple[int, int] | None = None
+        """Round and slot of the training in progress."""
+
+    def state(self, wallet: Pubkey, busy: frozenset[str], *, stopping: bool) -> MyState:
+        """What `decide` needs to know of this member."""
+        memory = self._memory
+        return MyState(
+            wallet=wallet,
+            history=self._weights.history,
+            trained=dict(memory.trained),
+            held={number: frozenset(slots) for number, slots in memory.held.items()},
+            given_up={number: frozenset(slots) for number, slots in memory.given_up.items()},
+            revealed=memory.revealed,
+            saved=frozenset(self._weights.saved),
+            validated=frozenset(self._weights.validated),
+            uris=dict(memory.uris),
+            tidied=memory.tidied,
+            contact=memory.contact,
+            contact_on_chain=memory.contact_on_chain,
+            busy=busy,
+            stopping=stopping,
+        )
+
+    def smallest_digest(self, history: bytes) -> bytes:
+        """Digest of the smallest slice of the weights that were saved at `history`; empty if none were."""
+        saved = self._weights.saved.get(history)
+        return saved.digests[0] if saved else b""
+
+    def see(self, view: ChainView) -> None:
+        """Note a new snapshot."""
+        if view.rounds:
+            self._memory.forget_before(view.rounds[0].number)
+
+    def cancel_training(self) -> None:
+        """Drop the training in progress."""
+        if self.training is not None:
+            self._weights.cancel_training()
+
+    async def refresh_members(self, view: ChainView | None) -> None:
+        """Tell the network who is a member and where; learn what the chain says of the own addresses."""
+        if not self._memory.contact:
+            self._memory.contact = ",".join(await self._network.addresses())
+        if view is None:
+            return
+        keys = {slot.p2p_key: slot for slot in view.slots.values()}
+        members = await self._chain.members()
+        for member in members:
+            if member.wallet == self._wallet:
+                self._memory.contact_on_chain = member.contact
+        await self._network.set_members(
+            [
+                Peer(m.p2p_key, tuple(a for a in m.contact.split(",") if a), m.slot)
+                for m in members
+                if m.p2p_key in keys and m.p2p_key != self._network.peer_key
+            ]
+        )
+
+    async def do(self, duty: Duty, view: ChainView) -> int:
+        """Do one duty; return the slot of the chain at which its transaction landed, 0 without one.
+
+        Raises:
+            Refused: a program refused.
+            NotYet: something is missing that may come.
+            PsycheError: the chain cannot be reached.
+        """
+        if isinstance(duty, duties.Weights):
+            await self._with_weights(duty, view)
+            return 0
+        match duty:
+            case duties.Reveal(number):
+                await self._network.reveal(number)
+                self._memory.revealed = max(self._memory.revealed, number)
+            case duties.Fetch():
+                await self._fetch(duty, view)
+            case duties.Offer(history):
+                await self._offer(history)
+            case duties.Tidy(history):
+                await self._tidy(view)
+                self._memory.tidied = history
+            case _:
+                return await self._send(duty)
+        return 0
+
+    async def _send(self, duty: Duty) -> int:
+        """Duties that are one transaction."""
+        chain, events = self._chain, self._events
+        match duty:
+            case duties.Join():
+                landed = await chain.join(self._memory.contact)
+                self._memory.contact_on_chain = self._memory.contact
+                events.emit("joined")
+            case duties.Leave(slot):
+                landed = await chain.leave(slot)
+            case duties.UpdateContact(contact):
+                landed = await chain.update_contact(contact)
+                self._memory.contact_on_chain = contact
+            case duties.Ready(slot):
+                landed = await chain.ready(slot)
+            case duties.Commit(slot, number, blob_id):
+                landed = await chain.commit(slot, number, blob_id)
+                events.emit("commit", round=number)
+            case duties.Witness(slot, number, seen):
+                landed = await chain.witness(slot, number, seen)
+                events.emit("witness", round=number, bits=sorted(seen))
+            case duties.Attest(slot, step, history):
+                landed = await chain.attest(slot, step, self._weights.saved[history].digests)
+                events.emit("attest", step=step)
+            case duties.Record(slot, _, uri):
+                landed = await chain.record(slot, uri)
+            case duties.Tick():
+                landed = await chain.tick()
+            case _:
+                raise AssertionError(f"no way to do {duty}")
+        return landed
+
+    async def _with_weights(self, duty: duties.Weights, view: ChainView) -> None:
+        match duty:
+            case duties.Fold(records):
+                await self._catch_up.fold(records, view)
+            case duties.CatchUp():
+                await self._catch_up.catch_up(view)
+            case duties.Save():
+                await self._weights.save()
+            case duties.Validate():
+                await self._weights.validate()
+            case duties.Train(round_, slot):
+                await self._train(round_, slot, view)
+
+    async def _train(self, round_: RoundView, slot: int, view: ChainView) -> None:
+        share = self._share(round_, slot, view)
+        self.training = (round_.number, slot)
+        try:
+            result = await self._weights.train(self._adapter.job(round_, slot, self._tier, share))
+        finally:
+            self.training = None
+        if result is None:
+            return
+        self._memory.trained[round_.number] = await self._network.publish(
+            result.blob, hidden_until=round_.number
+        )
+        self._memory.held.setdefault(round_.number, set()).add(slot)
+        self._events.emit(
+            "train",
+            round=round_.number,
+            step=round_.step,
+            epoch=round_.epoch,
+            slot=slot,
+            tier=self._tier,
+            loss=result.loss,
+            tokens=result.tokens,
+            seconds=round(result.seconds, 4),
+            bytes=len(result.blob),
+            parameters=self._weights.parameters,
+        )
+
+    async def _fetch(self, duty: duties.Fetch, view: ChainView) -> None:
+        round_ = view.round(duty.round)
+        member = view.slots.get(duty.slot)
+        if round_ is None or member is None:
+            return
+        limit_s = patience_s(view)
+        started = self._memory.first_try.setdefault((duty.round, duty.slot), trio.current_time())
+        try:
+            blob = await self._network.fetch(
+                duty.blob_id,
+                deadline_s=limit_s,
+                max_bytes=MAX_UPDATE_BYTES,
+                holders=holders_of(view, duty.round, duty.slot),
+            )
+        except FetchError as error:
+            if trio.current_time() >= started + limit_s:
+                self._memory.given_up.setdefault(duty.round, set()).add(duty.slot)
+            raise NotYet(str(error)) from error
+        try:
+            await self._weights.check(
+                blob,
+                self._adapter.expected(round_, duty.slot, member.tier, self._share(round_, duty.slot, view)),
+            )
+        except ValueError as error:
+            self._memory.given_up.setdefault(duty.round, set()).add(duty.slot)
+            raise NotYet(
+                f"the blob of slot {duty.slot} is no update of round {duty.round}: {error}"
+            ) from error
+        self._memory.held.setdefault(duty.round, set()).add(duty.slot)
+
+    @staticmethod
+    def _share(round_: RoundView, slot: int, view: ChainView) -> Sequence[range]:
+        weights_of = [(s, view.slots[s].weight) for s in sorted(round_.assigned)]
+        return intervals(round_.samples, round_.fills, round_.data_index, weights_of)[slot]
+
+    async def _offer(self, history: bytes) -> None:
+        """Put the model file of a saved checkpoint into the store."""
+        path = self._weights.saved[history].path / "model.safetensors"
+        data = await trio.to_thread.run_sync(path.read_bytes)
+        blob_id = await self._network.publish(data)
+        self._memory.uris[history] = PEERS_SCHEME + blob_id.hex()
+
+    async def _tidy(self, view: ChainView) -> None:
+        """Pin the agreed checkpoint and drop older blobs; nobody who can catch up needs those."""
+        checkpoint = view.checkpoint
+        await self._weights.pin(checkpoint.history)
+        offered = blob_id_of(checkpoint.uri)
+        if offered is None:
+            return
+        keep = {a.commitment for r in self._weights.log.after(checkpoint.history) for a in r.accepted}
+        keep |= {r.commitments[slot] for r in view.rounds for slot in r.committed}
+        keep |= {*self._memory.trained.values(), offered}
+        keep |= {blob for uri in self._memory.uris.values() if (blob := blob_id_of(uri)) is not None}
+        await self._network.prune(keep)

@@ -1,0 +1,69 @@
+"""The member's diary: one JSON object a line in `events.jsonl`, for launchers, plots and people."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import IO, Any
+
+Listener = Any
+"""A callable that takes the event as a dict."""
+
+
+class EventLog:
+    """Append events to a file; every line is whole, whenever the process dies.
+
+    Each line has ``t`` (Unix seconds, float) and ``event``; bytes are written as hex.
+
+    Resource handling: use as a context manager, or call `close`.
+    """
+
+    def __init__(self, path: Path, listener: Listener | None = None) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _end_torn_line(path)
+        self._file: IO[str] = path.open("a", encoding="utf-8", buffering=1)
+        self._listener = listener
+        self._last_state: str | None = None
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Write one event."""
+        line = {"t": round(time.time(), 3), "event": event, **fields}
+        self._file.write(json.dumps(line, default=_plain, separators=(",", ":")) + "\n")
+        if self._listener is not None:
+            self._listener(line)
+
+    def state(self, state: str) -> None:
+        """Write a `state` event if the state is another than the last."""
+        if state != self._last_state:
+            self._last_state = state
+            self.emit("state", state=state)
+
+    def close(self) -> None:
+        """Close the file; further events are an error."""
+        self._file.close()
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"an event cannot hold {type(value).__name__}")
+
+
+def _end_torn_line(path: Path) -> None:
+    """A kill in the middle of a write leaves half a line: end it, so that the next event has its own."""
+    if path.exists() and path.stat().st_size > 0:
+        with path.open("rb+") as file:
+            file.seek(-1, 2)
+            if file.read(1) != b"\n":
+                file.write(b"\n")

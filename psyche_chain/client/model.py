@@ -1,0 +1,116 @@
+"""The trainer, as the member's loop uses it, and the client's values in the trainer's types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from psyche_chain.chain.state import Checkpoint, RoundView
+from psyche_chain.errors import ConfigError
+from psyche_train.checkpoints.position import Position
+from psyche_train.fold.digest import part_digests, weights_hash
+from psyche_train.matformer.loading import inferred, read_slice
+from psyche_train.resolve import schema_of
+from psyche_train.spec import TrainSpec
+from psyche_train.strategies.payload import ExpectedUpdate
+from psyche_train.trainer import TrainCancelled, Trainer, TrainJob, TrainResult
+
+
+class MemberTrainer:
+    """`Trainer`, except that a cancelled training is an answer and no exception."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.parameters = trainer.parameters
+        self.check = trainer.check
+        self.fold = trainer.fold
+        self.digests = trainer.digests
+        self.weights_hash = trainer.weights_hash
+        self.save = trainer.save
+        self.pin = trainer.pin
+        self.restore = trainer.restore
+        self.reset = trainer.reset
+        self.validation_loss = trainer.validation_loss
+
+    @property
+    def position(self) -> Position:
+        """Where in the log the weights are."""
+        return self.trainer.position
+
+    def train(self, job: TrainJob, cancelled: Callable[[], bool]) -> TrainResult | None:
+        """Train a job; None if it was cancelled, and then nothing has changed."""
+        try:
+            return self.trainer.train(job, cancelled)
+        except TrainCancelled:
+            return None
+
+
+def load_trainer(
+    spec: TrainSpec, *, tier: int, run: bytes, state_dir: Path, device: str, threads: int | None
+) -> MemberTrainer:
+    """Make the trainer and take the newest checkpoint on this disk, or the run's first weights.
+
+    Raises:
+        ConfigError: the device, the data or the first checkpoint of the run is not on this machine.
+    """
+    try:
+        trainer = Trainer(spec, tier=tier, run=run, state_dir=state_dir, device=device, threads=threads)
+        trainer.load()
+    except (ValueError, OSError) as error:
+        raise ConfigError(
+            f"the run's model or data cannot be prepared on this machine: {error}",
+            "get what is missing, then run the command again",
+        ) from error
+    return MemberTrainer(trainer)
+
+
+class TrainerAdapter:
+    """Builds the trainer's types; see `psyche_chain.client.ports.Adapter`."""
+
+    def __init__(self, spec: TrainSpec, *, run: bytes) -> None:
+        self._schema = schema_of(spec)
+        self._run = run
+
+    def job(self, round_: RoundView, slot: int, tier: int, share: Sequence[range]) -> TrainJob:
+        """The own share of a round."""
+        return TrainJob(
+            epoch=round_.epoch,
+            round=round_.number,
+            step=round_.step,
+            slot=slot,
+            tier=tier,
+            intervals=list(share),
+        )
+
+    def expected(self, round_: RoundView, slot: int, tier: int, share: Sequence[range]) -> ExpectedUpdate:
+        """What the header of a slot's update must say."""
+        return ExpectedUpdate(
+            run=self._run,
+            epoch=round_.epoch,
+            round=round_.number,
+            step=round_.step,
+            slot=slot,
+            tier=tier,
+            intervals=list(share),
+        )
+
+    def position_of(self, checkpoint: Checkpoint) -> Position:
+        """The position of weights that were agreed on."""
+        return Position(
+            history=checkpoint.history,
+            step=checkpoint.step,
+            round=checkpoint.round,
+            epoch=checkpoint.epoch,
+            data_index=checkpoint.data_index,
+        )
+
+    def verify(self, path: Path, weights_hash_: bytes) -> None:
+        """Check that a file holds the full model of that weights hash.
+
+        Raises:
+            ValueError: it is damaged, a slice, or another model.
+        """
+        weights = read_slice(inferred(path, self._schema), self._schema, 0)
+        found = weights_hash(part_digests(self._schema, weights, 0))
+        if found != weights_hash_:
+            raise ValueError(f"its weights hash is {found.hex()}, not {weights_hash_.hex()}")

@@ -1,0 +1,42 @@
+"""What a user asks for when joining a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinOptions:
+    """Everything that `run_client` needs to know.
+
+    Paths are taken as they are; the state folder belongs to one wallet in one run.
+    """
+
+    run: str
+    """Run id, or the address of the Run account."""
+    rpc: list[str]
+    """Endpoints, the preferred one first."""
+    keypair: Path
+    """Key file of the wallet: owns the membership and its pay."""
+    state_dir: Path
+    tier: int = 0
+    """MatFormer tier: the FFN is held at 1 / 2**tier of its width."""
+    weight: int = 1
+    """Share of a round's samples, within the authorization's limit."""
+    device: str = "auto"
+    listen: str = "/ip4/127.0.0.1/tcp/0"
+    """Multiaddr for peers; port 0 picks one and keeps it over restarts."""
+    hot_key: Path | None = None
+    """Key file of a key that signs duties in the wallet's place; it pays their fees."""
+    threads: int | None = None
+    """Threads for torch on the CPU; None leaves torch's own choice."""
+    json_logs: bool = False
+    poll_s: float | None = None
+    """Seconds between two looks at the chain while training; None: by the distance of the endpoint."""
+    linger_s: float = 60.0
+    """How long a finished member stays for others that still need its blobs."""
+    on_event: Callable[[dict[str, Any]], None] | None = field(default=None, repr=False)
+    """Called with every event that is written to events.jsonl."""

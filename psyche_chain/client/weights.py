@@ -1,0 +1,152 @@
+"""The member's model in a thread of its own, one call at a time, with the log of what was folded into it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import trio
+
+from psyche_chain.client.events import EventLog
+from psyche_chain.client.ports import Model, NotYet
+from psyche_train.records import RecordError, RecordLog, RoundRecord
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint of this member's weights on its disk."""
+
+    path: Path
+    step: int
+    weights_hash: bytes
+    digests: tuple[bytes, ...]
+
+
+class Weights:
+    """The model and its record log, moved together: what the log ends with is what the weights are."""
+
+    def __init__(self, model: Model, log_path: Path, events: EventLog) -> None:
+        self._model = model
+        self._thread = trio.CapacityLimiter(1)
+        self._checks = trio.CapacityLimiter(1)
+        self._cancel = threading.Event()
+        self._events = events
+        self.log = RecordLog(log_path)
+        self.history: bytes = model.position.history
+        self.step: int = model.position.step
+        self.saved: dict[bytes, Saved] = {}
+        self.validated: set[bytes] = set()
+        self._trained_here: dict[int, int] = {}
+        """Round -> own slot, of trainings whose update this process still knows."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters that this member holds."""
+        return self._model.parameters
+
+    async def train(self, job: Any) -> Any | None:
+        """Train one job; None if `cancel_training` came first."""
+        self._cancel.clear()
+        model = self._model
+        result = await self._run(lambda: model.train(job, self._cancel.is_set))
+        if result is None or self._cancel.is_set():
+            return None
+        self._trained_here[job.round] = job.slot
+        return result
+
+    def cancel_training(self) -> None:
+        """Make a `train` in progress return None between two of its micro-batches."""
+        self._cancel.set()
+
+    async def check(self, blob: bytes, expected: Any) -> None:
+        """Decode an update as far as witnesses must; runs beside the other calls.
+
+        Raises:
+            ValueError: it is not the update that it should be.
+        """
+        model = self._model
+        await trio.to_thread.run_sync(model.check, blob, expected, limiter=self._checks)
+
+    async def fold(self, record: RoundRecord, blobs: Mapping[int, bytes]) -> None:
+        """Fold one closed round and append it to the log."""
+        model = self._model
+        before = self.history
+        own = self._trained_here.get(record.number)
+
+        def fold() -> None:
+            model.fold(record, blobs, own)
+            try:
+                self.log.append(before, record)
+            except RecordError:
+                self.log.rewind_to(before)
+                self.log.append(before, record)
+
+        await self._run(fold)
+        self._trained_here = {n: slot for n, slot in self._trained_here.items() if n > record.number}
+        self._follow()
+        self._events.emit(
+            "fold",
+            round=record.number,
+            step=record.step,
+            accepted=[a.slot for a in record.accepted],
+            history=self.history,
+        )
+
+    async def save(self) -> Saved:
+        """Write a checkpoint and compute the digests that are attested."""
+        model = self._model
+
+        def save() -> Saved:
+            path = model.save()
+            return Saved(path, self.step, model.weights_hash(), tuple(model.digests()))
+
+        history = self.history
+        saved = await self._run(save)
+        self.saved[history] = saved
+        self._events.emit("checkpoint", step=saved.step, path=saved.path, weights_sha256=saved.weights_hash)
+        return saved
+
+    async def validate(self) -> float:
+        """Validation loss of the weights as they are."""
+        history, step = self.history, self.step
+        loss = await self._run(self._model.validation_loss)
+        self.validated.add(history)
+        self._events.emit("val", step=step, loss=loss)
+        return loss
+
+    async def weights_hash(self) -> bytes:
+        """Hash of what this member holds; the chain's weights hash if its tier is 0."""
+        return await self._run(self._model.weights_hash)
+
+    async def pin(self, history: bytes) -> None:
+        """Keep the checkpoint of that history, if there is one, however many follow."""
+        if (saved := self.saved.get(history)) is not None:
+            await self._run(lambda: self._model.pin(saved.path))
+
+    async def restore(self, path: Path, position: Any) -> None:
+        """Take the weights of a checkpoint that was verified."""
+        model = self._model
+        await self._run(lambda: model.restore(path, position))
+        self._trained_here.clear()
+        self._follow()
+
+    async def reset(self) -> None:
+        """Go back to the initial weights."""
+        await self._run(self._model.reset)
+        self._trained_here.clear()
+        self._follow()
+
+    def _follow(self) -> None:
+        position = self._model.position
+        self.history, self.step = position.history, position.step
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        try:
+            return await trio.to_thread.run_sync(call, limiter=self._thread)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise NotYet(f"the trainer: {error}") from error

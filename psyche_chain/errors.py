@@ -1,0 +1,66 @@
+"""Errors that a user sees.
+
+    PsycheError
+    ├── ConfigError          a configuration or key file
+    ├── NotFoundError        run, account or member
+    ├── FundsError           SOL or tokens are missing
+    ├── VersionError         this client is too old for the run
+    ├── RefusedError         the command makes no sense in the present state of the run
+    └── ChainError           see psyche_chain.chain.errors
+        ├── RpcError         an endpoint answered with an error
+        │   └── RpcUnavailable   no endpoint answered
+        ├── TransactionExpired
+        ├── DecodeError      account bytes that are not what they should be
+        └── ProgramError     a program refused
+
+Each carries one sentence that says what happened and where, a hint that says what to do next, and the exit
+status of the command. They are rendered in one place, `psyche_chain.cli.main.main`.
+"""
+
+from psyche_chain.cli import exit_codes
+
+
+class PsycheError(Exception):
+    """A failure with a sentence for the user, a hint and an exit status."""
+
+    exit_code: int = exit_codes.ERROR
+
+    def __init__(self, message: str, hint: str = "", exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if exit_code is not None:
+            self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class ConfigError(PsycheError):
+    """A configuration or key file is missing, malformed or breaks a rule."""
+
+    exit_code = exit_codes.CONFIG
+
+
+class NotFoundError(PsycheError):
+    """A run, account or member does not exist."""
+
+    exit_code = exit_codes.NOT_FOUND
+
+
+class FundsError(PsycheError):
+    """A wallet lacks the SOL or the tokens for what was asked."""
+
+    exit_code = exit_codes.NO_FUNDS
+
+
+class VersionError(PsycheError):
+    """This client is older than the run allows."""
+
+    exit_code = exit_codes.VERSION
+
+
+class RefusedError(PsycheError):
+    """What was asked makes no sense in the present state of the run; nothing was sent."""
+
+    exit_code = exit_codes.PROGRAM

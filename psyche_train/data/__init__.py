@@ -1,0 +1,1 @@
+"""Training tokens: sources with hashes, windows, a held-out part, a shuffle without memory."""

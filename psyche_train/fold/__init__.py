@@ -1,0 +1,1 @@
+"""The fold: the only place where shared weights change, in exact integers."""

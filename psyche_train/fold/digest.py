@@ -1,0 +1,56 @@
+"""Digests of weights: what members attest and what the chain agrees on.
+
+The run's tensors are split by tier. Part ``T`` (the highest tier of the spec) is every tensor at the
+smallest slice's shape. Part ``t < T`` is what tier t adds to t + 1: of every tensor that slices cut, the
+neurons ``[n / 2**(t+1), n / 2**t)`` along the cut axis.
+
+The digest of a part is SHA-256 over, for each of its tensors in schema order: length of the name (u16), the
+name, number of dimensions (u8), each dimension (u64), then the fp32 values row by row; all little-endian.
+``h_T = g_T`` and ``h_t = SHA-256(h_{t+1} | g_t)``; a member of tier t knows g_T ... g_t and so h_t.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor
+
+from psyche_train.models.schema import Schema
+
+
+def part_digests(schema: Schema, weights: Mapping[str, Tensor], tier: int) -> list[bytes]:
+    """Return ``[g_T, ..., g_tier]`` of weights at tier `tier`'s width."""
+    return [_digest(_part(schema, weights, part)) for part in range(schema.max_tier, tier - 1, -1)]
+
+
+def weights_hash(digests: Sequence[bytes]) -> bytes:
+    """Return h of the last tier in ``[g_T, ..., g_t]``."""
+    combined = digests[0]
+    for digest in digests[1:]:
+        combined = hashlib.sha256(combined + digest).digest()
+    return combined
+
+
+def _part(schema: Schema, weights: Mapping[str, Tensor], part: int) -> Iterator[tuple[str, Tensor]]:
+    for tensor in schema.tensors:
+        values = weights[tensor.name][tensor.slice_at(part)]
+        if part < schema.max_tier:
+            if tensor.cut_axis is None:
+                continue
+            width = values.shape[tensor.cut_axis]
+            values = values.narrow(tensor.cut_axis, width // 2, width - width // 2)
+        yield tensor.name, values
+
+
+def _digest(tensors: Iterator[tuple[str, Tensor]]) -> bytes:
+    digest = hashlib.sha256()
+    for name, values in tensors:
+        encoded = name.encode()
+        digest.update(struct.pack("<H", len(encoded)) + encoded)
+        digest.update(struct.pack(f"<B{values.dim()}Q", values.dim(), *values.shape))
+        array = values.detach().contiguous().cpu().numpy()
+        digest.update((array if sys.byteorder == "little" else array.byteswap()).tobytes())
+    return digest.digest()

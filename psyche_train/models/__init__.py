@@ -1,0 +1,1 @@
+"""Models: their full-width configuration, their parameters in schema order, their first weights."""

@@ -1,0 +1,26 @@
+"""The peer network: verified blobs and round records between the members of a run.
+
+`open_network` runs py-libp2p in a process of its own and gives a `NetworkClient`. This package does not
+import libp2p; only `python -m psyche_train.network` does.
+"""
+
+from psyche_train.network.client import NetworkClient, open_network
+from psyche_train.network.types import (
+    FetchError,
+    NetworkConfig,
+    NetworkDown,
+    NetworkError,
+    NetworkStatus,
+    Peer,
+)
+
+__all__ = [
+    "FetchError",
+    "NetworkClient",
+    "NetworkConfig",
+    "NetworkDown",
+    "NetworkError",
+    "NetworkStatus",
+    "Peer",
+    "open_network",
+]

@@ -1,0 +1,171 @@
+"""The network process: a libp2p node that does what its client says over the socket.
+
+It keeps nothing that matters in memory: blobs are on disk, members and the revealed round are sent again
+after a restart. It ends when its client does (the socket closes), so that no orphan keeps a port.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from psyche_train.blobs import BlobStore
+from psyche_train.network.fetch import Fetcher, FetchFailed
+from psyche_train.network.gossip import Gossip
+from psyche_train.network.logs import fetch_chains
+from psyche_train.network.node import Node
+from psyche_train.network.protocol import (
+    AnyMessage,
+    Ask,
+    Cancel,
+    Channel,
+    Done,
+    Failed,
+    Fetch,
+    FetchLog,
+    Hello,
+    Members,
+    Message,
+    ProtocolError,
+    Published,
+    Ready,
+    Records,
+    Reveal,
+    State,
+    Stop,
+)
+from psyche_train.network.serve import Server
+from psyche_train.network.types import Peer
+
+logger = logging.getLogger(__name__)
+
+MAX_PENDING_ANNOUNCEMENTS = 4096
+
+
+async def serve_client(channel: Channel) -> None:
+    """Run a node for the client at the other end until it says stop or goes away.
+
+    Raises:
+        ProtocolError: the client does not speak the protocol.
+        OSError, BlobStoreError: the listening address or the blob directory cannot be used.
+    """
+    first = await channel.receive()
+    if first is None:
+        return
+    hello, seed = first
+    if not isinstance(hello, Hello) or len(seed) != 32:
+        raise ProtocolError("the first frame has to be hello with a seed of 32 bytes")
+    node = Node(seed, hello.listen, hello.announce)
+    store = BlobStore(Path(hello.blob_dir))
+    server = Server(node, store, Path(hello.log_path))
+    gossip = Gossip(node, hello.topic)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.run)
+        async with gossip.running():
+            service = _Service(channel, node, server, gossip, Fetcher(node, store, gossip.holders))
+            logger.info("event=listening key=%s addresses=%s", node.key.hex(), ",".join(node.addresses()))
+            await channel.send(Ready(addresses=node.addresses()))
+            await service.run()
+        nursery.cancel_scope.cancel()
+
+
+class _Service:
+    def __init__(
+        self, channel: Channel, node: Node, server: Server, gossip: Gossip, fetcher: Fetcher
+    ) -> None:
+        self._channel = channel
+        self._node = node
+        self._server = server
+        self._gossip = gossip
+        self._fetcher = fetcher
+        self._scopes: dict[int, trio.CancelScope] = {}
+        self._unannounced: dict[bytes, None] = {}
+
+    async def run(self) -> None:
+        """Handle messages until stop or the end of the socket."""
+        async with trio.open_nursery() as nursery:
+            while (frame := await self._channel.receive()) is not None:
+                message = frame[0]
+                if isinstance(message, Stop):
+                    break
+                await self._handle(message, nursery)
+            nursery.cancel_scope.cancel()
+
+    async def _handle(self, message: AnyMessage, nursery: trio.Nursery) -> None:
+        match message:
+            case Members(members=entries):
+                peers = [Peer(bytes.fromhex(m.key), tuple(m.addrs), m.slot) for m in entries]
+                await self._node.set_members(peers)
+            case Reveal(round=number):
+                self._server.revealed = max(self._server.revealed, number)
+                self._announce()
+            case Published(blob=blob):
+                self._unannounced[bytes.fromhex(blob)] = None
+                while len(self._unannounced) > MAX_PENDING_ANNOUNCEMENTS:
+                    self._unannounced.pop(next(iter(self._unannounced)))
+                self._announce()
+            case Ask(request=number):
+                await self._channel.send(self._state(number))
+            case Cancel(request=number):
+                if number in self._scopes:
+                    self._scopes[number].cancel()
+            case Fetch():
+                nursery.start_soon(self._answer, message.request, partial(self._fetch, message))
+            case FetchLog():
+                nursery.start_soon(self._answer, message.request, partial(self._fetch_log, message))
+            case _:
+                raise ProtocolError(f"a client does not send {type(message).__name__}")
+
+    async def _answer(self, number: int, work: Callable[[], Awaitable[tuple[Message, bytes]]]) -> None:
+        if number in self._scopes:
+            return  # sent twice around a restart
+        with trio.CancelScope() as scope:
+            self._scopes[number] = scope
+            try:
+                answer, body = await work()
+            except FetchFailed as exc:
+                peers = {key.hex(): reason for key, reason in exc.peers.items()}
+                answer, body = Failed(request=number, why=str(exc), peers=peers), b""
+            finally:
+                del self._scopes[number]
+            await self._channel.send(answer, body)
+
+    async def _fetch(self, message: Fetch) -> tuple[Message, bytes]:
+        blob = bytes.fromhex(message.blob)
+        await self._fetcher.fetch(
+            blob,
+            deadline_s=message.deadline_s,
+            max_bytes=message.max_bytes,
+            holders=[bytes.fromhex(key) for key in message.holders],
+        )
+        if self._server.may_serve(blob):
+            self._gossip.hold(blob)
+        return Done(request=message.request), b""
+
+    async def _fetch_log(self, message: FetchLog) -> tuple[Message, bytes]:
+        chains = await fetch_chains(self._node, bytes.fromhex(message.after), deadline_s=message.deadline_s)
+        encoded = [[record.to_bytes() for record in chain] for chain in chains]
+        lengths = [[len(record) for record in chain] for chain in encoded]
+        body = b"".join(record for chain in encoded for record in chain)
+        return Records(request=message.request, chains=lengths), body
+
+    def _announce(self) -> None:
+        for blob in [blob for blob in self._unannounced if self._server.may_serve(blob)]:
+            del self._unannounced[blob]
+            self._gossip.hold(blob)
+
+    def _state(self, number: int) -> State:
+        node = self._node
+        return State(
+            request=number,
+            connected=[key.hex() for key in node.members if node.connected(key)],
+            bytes_in=node.traffic.bytes_in,
+            bytes_out=node.traffic.bytes_out,
+            unreachable={
+                key.hex(): member.error for key, member in node.members.items() if not node.connected(key)
+            },
+        )

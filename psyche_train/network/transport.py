@@ -1,0 +1,200 @@
+"""What py-libp2p 0.8.1 gets from us below its streams: buffered TCP, and Noise that checks who is there.
+
+Three measured traps are closed here, once for everything above:
+
+- a cancelled write left half a frame, or a used-up nonce, on the connection: `GuardedSession.write` finishes
+  what it began, whoever is cancelled. A write that cannot end (a frozen peer) ends when the watchdog of
+  `node.py` aborts the socket;
+- any key that completed the handshake was accepted: `MemberNoise` closes connections of strangers right
+  after the handshake, before a muxer or a stream exists;
+- each inbound connection kept a task and one of the swarm's inbound slots for the life of the process, so
+  that a node refused everybody after a few hundred reconnections: `MemberTCP` ends the handler with its
+  socket.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+from libp2p.crypto.keys import KeyPair
+from libp2p.crypto.x25519 import create_new_key_pair
+from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.io.trio import TrioTCPStream
+from libp2p.peer.id import ID
+from libp2p.security.exceptions import HandshakeFailure
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.security.secure_session import SecureSession
+from libp2p.transport.tcp.tcp import TCP
+
+READ_BYTES = 256 * 1024
+"""Asked of a socket at once; stock reads two bytes, then one frame."""
+CLOSE_GRACE_S = 1.0
+"""How long a connection's handler may clean up after its socket closed."""
+MAX_PENDING_PER_HOST = 64
+"""Connections of one remote address that may be in the handshake at once."""
+
+
+class Traffic:
+    """Bytes over all sockets of this process."""
+
+    def __init__(self) -> None:
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+
+class BufferedStream(TrioTCPStream):  # type: ignore[misc, unused-ignore]
+    """A TCP stream that reads ahead, counts, and knows when it was last heard and when it closed."""
+
+    def __init__(self, stream: trio.SocketStream, traffic: Traffic) -> None:
+        super().__init__(stream)
+        self._traffic = traffic
+        self._ahead = b""
+        self._at = 0
+        self.closed = trio.Event()
+        self.settled = trio.Event()
+        """The handshake has ended, one way or the other."""
+        self.last_read = trio.current_time()
+
+    async def read(self, n: int | None = None) -> bytes:
+        async with self.read_lock:
+            if n == 0:
+                return b""
+            if self._at >= len(self._ahead):
+                try:
+                    data = bytes(await self.stream.receive_some(READ_BYTES))
+                except trio.ClosedResourceError:
+                    return b""
+                except trio.BrokenResourceError as exc:
+                    raise ConnectionClosedError(f"TCP connection reset: {exc}", transport="tcp") from exc
+                self.last_read = trio.current_time()
+                self._traffic.bytes_in += len(data)
+                if n is None or n >= len(data):
+                    return data
+                self._ahead, self._at = data, 0
+            end = len(self._ahead) if n is None else self._at + n
+            taken = self._ahead[self._at : end]
+            self._at += len(taken)
+            return taken
+
+    async def write(self, data: bytes) -> None:
+        await super().write(data)
+        self._traffic.bytes_out += len(data)
+
+    async def close(self) -> None:
+        try:
+            await super().close()
+        finally:
+            self._ended()
+
+    def abort(self) -> None:
+        """Close the socket at once: every task that reads or writes it fails now."""
+        self.stream.socket.close()
+        self._ended()
+
+    def _ended(self) -> None:
+        self.closed.set()
+        self.settled.set()
+
+
+class MemberTCP(TCP):  # type: ignore[misc, unused-ignore]
+    """TCP with `BufferedStream`s whose handlers end with their sockets."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        super().__init__()
+        self._traffic = traffic
+        self._pending: Counter[str] = Counter()
+
+    async def _dial_resolved(self, maddr: Any, source: Any = None) -> Any:
+        connection: Any = await super()._dial_resolved(maddr, source)
+        connection.stream = BufferedStream(connection.stream.stream, self._traffic)
+        return connection
+
+    def create_listener(self, handler: Callable[[Any], Awaitable[None]]) -> Any:
+        async def serve(stream: Any) -> None:
+            buffered = BufferedStream(stream.stream, self._traffic)
+            remote = (buffered.get_remote_address() or ("", 0))[0]
+            if self._pending[remote] >= MAX_PENDING_PER_HOST:
+                buffered.abort()
+                return
+            self._pending[remote] += 1
+            waiting = True
+            try:
+                async with trio.open_nursery() as nursery:
+
+                    async def watch() -> None:
+                        nonlocal waiting
+                        await buffered.settled.wait()
+                        self._pending[remote] -= 1
+                        waiting = False
+                        await buffered.closed.wait()
+                        await trio.sleep(CLOSE_GRACE_S)
+                        nursery.cancel_scope.cancel()
+
+                    nursery.start_soon(watch)
+                    await handler(buffered)
+                    nursery.cancel_scope.cancel()
+            finally:
+                if waiting:
+                    self._pending[remote] -= 1
+                if not self._pending[remote]:
+                    del self._pending[remote]
+
+        return super().create_listener(serve)
+
+
+class GuardedSession(SecureSession):  # type: ignore[misc, unused-ignore]
+    """A Noise session whose writes cannot be cut in two by a cancellation."""
+
+    def __init__(self, session: SecureSession, stream: BufferedStream) -> None:
+        super().__init__(
+            local_peer=session.local_peer,
+            local_private_key=session.local_private_key,
+            remote_peer=session.remote_peer,
+            remote_permanent_pubkey=session.remote_permanent_pubkey,
+            is_initiator=session.is_initiator,
+            conn=session.conn,
+        )
+        self.stream = stream
+        stream.settled.set()
+
+    async def write(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with trio.CancelScope(shield=True):
+            await super().write(data)
+
+    def abort(self) -> None:
+        """Close the socket without a word."""
+        self.stream.abort()
+
+
+class MemberNoise(NoiseTransport):  # type: ignore[misc, unused-ignore]
+    """Noise that ends a connection unless its key is a member's.
+
+    Args:
+        allowed: whether a peer is a member now; asked once, after the handshake proved the key.
+        refused: told about every stranger.
+    """
+
+    def __init__(
+        self, key_pair: KeyPair, allowed: Callable[[ID], bool], refused: Callable[[ID], None]
+    ) -> None:
+        super().__init__(key_pair, noise_privkey=create_new_key_pair().private_key)
+        self._allowed = allowed
+        self._refused = refused
+
+    async def secure_inbound(self, conn: Any) -> GuardedSession:
+        return await self._admit(await super().secure_inbound(conn), conn)
+
+    async def secure_outbound(self, conn: Any, peer_id: ID) -> GuardedSession:
+        return await self._admit(await super().secure_outbound(conn, peer_id), conn)
+
+    async def _admit(self, session: Any, conn: Any) -> GuardedSession:
+        remote = session.get_remote_peer()
+        if not self._allowed(remote):
+            self._refused(remote)
+            await session.close()
+            raise HandshakeFailure(f"{remote} is not a member")
+        return GuardedSession(session, conn.stream)

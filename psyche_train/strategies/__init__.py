@@ -1,0 +1,1 @@
+"""How a member turns a batch into an update: DisTrO and its payload."""

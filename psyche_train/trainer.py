@@ -1,0 +1,483 @@
+"""One member's model slice: trains batches, checks and folds updates, saves and restores.
+
+TrainerError (RuntimeError): a call that does not fit the trainer's state; the message says which.
+    FoldError: a record that does not follow the position, or blobs that are missing.
+    NotFinite: loss or gradient is NaN or infinite; nothing was changed.
+TrainCancelled (Exception): `cancelled()` said so; nothing was changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from psyche_train.assign import num_samples
+from psyche_train.checkpoints.position import Position
+from psyche_train.checkpoints.store import STATE, CheckpointInfo, CheckpointStore
+from psyche_train.data.dataset import Dataset
+from psyche_train.data.tokenizer import save_byte_tokenizer
+from psyche_train.fold.chunks import grids
+from psyche_train.fold.digest import part_digests, weights_hash
+from psyche_train.fold.exact import Ballot, apply_step, direction
+from psyche_train.matformer.box import StartupInfo
+from psyche_train.matformer.loading import CheckpointError, Strategy, inferred, read_slice
+from psyche_train.models.llama import build_model, slice_config
+from psyche_train.models.schema import TierError
+from psyche_train.records import RoundRecord
+from psyche_train.resolve import first_weights, schema_of
+from psyche_train.spec import TrainSpec
+from psyche_train.strategies.distro import DistroState
+from psyche_train.strategies.payload import (
+    ExpectedUpdate,
+    PayloadLayout,
+    Update,
+    UpdateError,
+    UpdateHeader,
+    check_header,
+    decode_header,
+    decode_update,
+    encode_update,
+)
+
+logger = logging.getLogger(__name__)
+
+VALIDATION_WINDOWS = 64
+MICRO_BATCH_TOKENS = 8192
+
+
+class TrainerError(RuntimeError):
+    """A call that does not fit the trainer's state."""
+
+
+class FoldError(TrainerError):
+    """A record that does not follow the position, or blobs that are missing."""
+
+
+class NotFinite(TrainerError):
+    """Loss or gradient is NaN or infinite; nothing was changed."""
+
+
+class TrainCancelled(Exception):
+    """`cancelled()` said so; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """One member's share of one round."""
+
+    epoch: int
+    round: int
+    step: int
+    slot: int
+    tier: int
+    intervals: list[range]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What came of a job."""
+
+    blob: bytes
+    loss: float
+    """Mean over the tokens, before this round's update."""
+    tokens: int
+    seconds: float
+
+
+class Trainer:
+    """One member's model slice: trains batches, folds records.
+
+    Synchronous; the client runs it in a worker thread. Calls from several threads take turns; only `check`
+    needs no turn. `load`, `restore` or `reset` comes before everything that needs weights.
+
+    Args:
+        tier: the member's slice.
+        run: 32 bytes, the run's key; updates and checkpoints name it.
+        state_dir: checkpoints go to ``state_dir/checkpoints``.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        threads: torch's threads; None leaves torch's own choice.
+        strategy: how a slice is read from the run's first checkpoint.
+        keep: checkpoints that are kept, besides the pinned one.
+
+    Raises:
+        TierError: the run or its model has no such tier.
+        DataError, CheckpointError: the run's data or first checkpoint is missing here or is another.
+    """
+
+    def __init__(
+        self,
+        spec: TrainSpec,
+        *,
+        tier: int,
+        run: bytes,
+        state_dir: Path,
+        device: str = "auto",
+        threads: int | None = None,
+        strategy: Strategy = "auto",
+        keep: int = 3,
+    ) -> None:
+        if not 0 <= tier <= spec.matformer.max_tier:
+            raise TierError(f"tier {tier} is outside 0..{spec.matformer.max_tier}, the tiers of this run")
+        if len(run) != 32:
+            raise ValueError(f"run has {len(run)} bytes, not 32")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.spec, self.tier, self.run = spec, tier, run
+        self.strategy: Strategy = strategy
+        self.device = choose_device(device)
+        self.schema = schema_of(spec)
+        self.data = Dataset(spec, self.schema.config.vocab_size)
+        optimizer = spec.optimizer.chosen
+        layout = {"kind": "Distro", "chunk": optimizer.compression_chunk, "topk": optimizer.compression_topk}
+        self.schema_hash = self.schema.sha256(layout)
+        self.layouts = tuple(
+            PayloadLayout(
+                tier=any_tier,
+                schema=self.schema_hash,
+                grids=grids(self.schema, any_tier, optimizer.compression_chunk),
+                topk=optimizer.compression_topk,
+            )
+            for any_tier in range(spec.matformer.max_tier + 1)
+        )
+        self.parameters = self.schema.num_parameters(tier)
+        """Parameters of the member's slice."""
+        self.num_parameters_full = self.schema.num_parameters(0)
+        self.position = Position()
+        self.store = CheckpointStore(state_dir / "checkpoints", keep=keep)
+        self.source = StartupInfo.of(spec, self.schema, tier, strategy)
+        self._config = slice_config(self.schema.config, tier, spec.matformer.ffn_rescale)
+        self._distro = DistroState(optimizer, self.layouts[tier].grids, self.device)
+        self._model: torch.nn.Module | None = None
+        self._weights: dict[str, Tensor] = {}
+        self._digests: list[bytes] | None = None
+        self._turn = threading.RLock()
+
+    def load(self) -> None:
+        """Take the newest local checkpoint of this run and tier that verifies, else the first weights."""
+        with self._turn:
+            for path, position, info in self.store.newest():
+                if (info.run, info.spec_sha256, info.tier) != (self.run, self.spec.sha256, self.tier):
+                    logger.warning("checkpoint of another run or tier passed over path=%s", path)
+                    continue
+                try:
+                    weights = read_slice(inferred(path, self.schema), self.schema, self.tier)
+                    digests = part_digests(self.schema, weights, self.tier)
+                    if weights_hash(digests) != info.weights_sha256:
+                        raise CheckpointError(f"{path}: the weights do not have the hash of position.json")
+                    self._distro.load_tensors(load_file(path / STATE))
+                except (ValueError, SafetensorError) as error:
+                    logger.warning("checkpoint passed over path=%s reason=%s", path, error)
+                    continue
+                self._take(weights, position)
+                self.source = replace(self.source, checkpoint=str(path), sliced=self.tier > 0)
+                return
+            self.reset()
+
+    def reset(self) -> None:
+        """Take the run's first weights and forget the error buffers; the position is genesis."""
+        with self._turn:
+            weights, name, cut = first_weights(self.spec, self.schema, self.tier, self.strategy)
+            self._distro.clear()
+            self._take(weights, Position())
+            self.source = replace(self.source, checkpoint=name, sliced=cut)
+
+    def restore(self, path: Path, position: Position) -> None:
+        """Take weights obtained elsewhere: a checkpoint directory or a `.safetensors` file, full or slice.
+
+        Nothing is verified about the chain: compare `weights_hash` with it.
+
+        Raises:
+            CheckpointError: it is missing, damaged, another model, or another tier's slice.
+        """
+        with self._turn:
+            weights = read_slice(inferred(path, self.schema), self.schema, self.tier)
+            self._distro.pending.clear()
+            self._take(weights, position)
+            self.source = replace(self.source, checkpoint=str(path))
+
+    def train(self, job: TrainJob, cancelled: Callable[[], bool] = lambda: False) -> TrainResult:
+        """Train one job and return the update to publish; shared weights do not change.
+
+        Args:
+            cancelled: asked between micro-batches.
+
+        Raises:
+            TrainCancelled, NotFinite: nothing was changed, the job can be trained again.
+        """
+        with self._turn:
+            model = self._loaded()
+            if job.tier != self.tier:
+                raise TrainerError(f"the job is for tier {job.tier}, this trainer holds tier {self.tier}")
+            started = time.monotonic()
+            lr = self.spec.learning_rate(job.step)
+            batch = self.data.batch(job.intervals)
+            tokens = batch.shape[0] * self.spec.max_seq_len
+            if tokens == 0:
+                raise TrainerError(f"round {job.round} gives slot {job.slot} no samples")
+            model.zero_grad(set_to_none=True)
+            saved = self._look_ahead(lr)
+            try:
+                loss = self._accumulate(model, batch, tokens, cancelled)
+            finally:
+                if saved is not None:
+                    _copy(saved, self._weights)
+            gradients = {name: _gradient(weight) for name, weight in self._weights.items()}
+            model.zero_grad(set_to_none=True)
+            norm = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients.values()))
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise NotFinite(
+                    f"round {job.round}: loss {loss}, gradient norm {norm}. Lower the learning rate"
+                )
+            limit = self.spec.optimizer.chosen.clip_grad_norm
+            if limit is not None and norm > limit:
+                for gradient in gradients.values():
+                    gradient.mul_(limit / norm)
+            header = UpdateHeader(
+                run=self.run,
+                epoch=job.epoch,
+                round=job.round,
+                step=job.step,
+                slot=job.slot,
+                tier=job.tier,
+                schema=self.schema_hash,
+                loss=loss,
+                tokens=tokens,
+                intervals=tuple(job.intervals),
+            )
+            signs = self._distro.encode(job.round, gradients, lr)
+            blob = encode_update(self.layouts[self.tier], Update(header, signs))
+            return TrainResult(blob, loss, tokens, time.monotonic() - started)
+
+    def check(self, blob: bytes, header: ExpectedUpdate) -> None:
+        """Check an update as far as header, shape and codes go; a witness attests what passes.
+
+        Raises:
+            UpdateError: what is wrong with it; never anything else, whatever the bytes.
+        """
+        self._decode(blob, header)
+
+    def fold(self, record: RoundRecord, blobs: Mapping[int, bytes], own_slot: int | None) -> None:
+        """Fold one closed round into the weights and advance the position.
+
+        A blob that does not decode contributes nothing. A round to which nothing contributed changes no
+        weight, decay included.
+
+        Args:
+            blobs: slot -> blob of every accepted slot (the client has compared them with the commitments).
+            own_slot: what this member trained for the round goes back into its error buffers unless the
+                chain accepted this slot.
+
+        Raises:
+            FoldError: the record does not follow the position, or a blob is missing; nothing was changed.
+        """
+        with self._turn:
+            self._loaded()
+            self._check_follows(record)
+            missing = [entry.slot for entry in record.accepted if entry.slot not in blobs]
+            if missing:
+                raise FoldError(f"round {record.number}: the blobs of slots {missing} are missing")
+            updates = self._decoded(record, blobs)
+            if updates:
+                self._apply(record.step, updates)
+            accepted = own_slot is not None and any(entry.slot == own_slot for entry in record.accepted)
+            self._distro.settle(record.number, accepted=accepted)
+            self._distro.drop_before(record.number)
+            self.position = Position(
+                history=record.next_history(self.position.history),
+                step=self.position.step + int(record.trained),
+                round=record.number + 1,
+                epoch=record.epoch,
+                data_index=record.data_index,
+            )
+
+    def digests(self) -> list[bytes]:
+        """Return ``[g_T, ..., g_tier]`` of the weights (see `psyche_train.fold.digest`)."""
+        with self._turn:
+            self._loaded()
+            if self._digests is None:
+                self._digests = part_digests(self.schema, self._weights, self.tier)
+            return list(self._digests)
+
+    def weights_hash(self) -> bytes:
+        """Return h of this member's tier; tier 0's is what the chain records."""
+        return weights_hash(self.digests())
+
+    def save(self) -> Path:
+        """Write a checkpoint of the weights, position and error buffers; durable when this returns."""
+        with self._turn:
+            info = CheckpointInfo(
+                self.run, self.spec.sha256, self.schema_hash, self.tier, self.weights_hash()
+            )
+            weights = {name: weight.detach().cpu().contiguous() for name, weight in self._weights.items()}
+            return self.store.write(
+                self.position, info, weights, self._distro.tensors(), self._save_configuration
+            )
+
+    def pin(self, path: Path | None) -> None:
+        """Keep this checkpoint whatever its age: the one that the chain agreed on."""
+        self.store.pin(path)
+
+    def validation_loss(self) -> float:
+        """Mean loss per token on the held-out windows, fp32, at this member's width."""
+        with self._turn, torch.no_grad():
+            model = self._loaded()
+            windows = self.data.validation(VALIDATION_WINDOWS)
+            total = 0.0
+            for part in windows.split(max(1, MICRO_BATCH_TOKENS // self.spec.max_seq_len)):
+                total += float(self._loss_sum(model, part))
+            return total / (windows.shape[0] * self.spec.max_seq_len)
+
+    def _take(self, weights: dict[str, Tensor], position: Position) -> None:
+        if self._model is None:
+            self._model = build_model(self._config, weights, self.device)
+            parameters = dict(self._model.named_parameters())
+            self._weights = {tensor.name: parameters[tensor.name] for tensor in self.schema.tensors}
+        else:
+            _copy(weights, self._weights)
+        self._digests = None
+        self.position = position
+
+    def _loaded(self) -> torch.nn.Module:
+        if self._model is None:
+            raise TrainerError("the trainer holds no weights yet: call load, restore or reset first")
+        return self._model
+
+    def _look_ahead(self, lr: float) -> dict[str, Tensor] | None:
+        """Move the weights to where the error buffers point; returns the copy to restore them from."""
+        if not self.spec.optimizer.chosen.lookahead:
+            return None
+        saved = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                weight.sub_(self._distro.error[name].sign(), alpha=lr)
+        return saved
+
+    def _accumulate(
+        self, model: torch.nn.Module, batch: Tensor, tokens: int, cancelled: Callable[[], bool]
+    ) -> float:
+        """Add up the gradient of the mean loss over all tokens; returns that mean."""
+        total = 0.0
+        for part in batch.split(max(1, MICRO_BATCH_TOKENS // self.spec.max_seq_len)):
+            if cancelled():
+                model.zero_grad(set_to_none=True)
+                raise TrainCancelled
+            with self._autocast():
+                loss = self._loss_sum(model, part)
+            (loss / tokens).backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        return total / tokens
+
+    def _loss_sum(self, model: torch.nn.Module, windows: Tensor) -> Tensor:
+        windows = windows.to(self.device)
+        logits = model(input_ids=windows[:, :-1], use_cache=False).logits.float()
+        return F.cross_entropy(
+            logits.flatten(0, 1), windows[:, 1:].flatten(), ignore_index=-100, reduction="sum"
+        )
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.device.type == "cuda":
+            return torch.autocast("cuda", dtype=torch.bfloat16)
+        return nullcontext()
+
+    def _check_follows(self, record: RoundRecord) -> None:
+        at = self.position
+        if record.spec_hash != self.spec.sha256:
+            raise FoldError(f"round {record.number} was trained by another specification")
+        if record.number < at.round or record.epoch < at.epoch:
+            raise FoldError(
+                f"round {record.number} of epoch {record.epoch} does not follow: "
+                f"round {at.round} of epoch {at.epoch} is next"
+            )
+        if record.trained and record.step != at.step:
+            raise FoldError(
+                f"round {record.number} is step {record.step}, the weights stand before {at.step}"
+            )
+
+    def _decoded(self, record: RoundRecord, blobs: Mapping[int, bytes]) -> list[Update]:
+        updates = []
+        for entry in record.accepted:
+            expected = ExpectedUpdate(
+                run=self.run,
+                epoch=record.epoch,
+                round=record.number,
+                step=record.step,
+                slot=entry.slot,
+                tier=entry.tier,
+            )
+            try:
+                updates.append(self._decode(blobs[entry.slot], expected))
+            except UpdateError as error:
+                logger.warning(
+                    "accepted update contributes nothing round=%d slot=%d reason=%s",
+                    record.number,
+                    entry.slot,
+                    error,
+                )
+        return updates
+
+    def _decode(self, blob: bytes, expected: ExpectedUpdate) -> Update:
+        header = decode_header(blob)
+        check_header(header, expected)
+        if header.tier >= len(self.layouts):
+            raise UpdateError("tier", f"tier {header.tier}, this run's highest is {len(self.layouts) - 1}")
+        if header.tokens != num_samples(header.intervals) * self.spec.max_seq_len:
+            raise UpdateError("number", f"{header.tokens} tokens are not those of {list(header.intervals)}")
+        return decode_update(self.layouts[header.tier], blob)
+
+    def _apply(self, step: int, updates: list[Update]) -> None:
+        optimizer = self.spec.optimizer.chosen
+        fold_device = self.device if self.device.type == "cuda" else torch.device("cpu")
+        steps = {}
+        for i, grid in enumerate(self.layouts[self.tier].grids):
+            ballots = [
+                Ballot(self.layouts[update.header.tier].grids[i], update.tensors[i]) for update in updates
+            ]
+            steps[grid.name] = direction(grid, ballots, votes=optimizer.votes, device=fold_device)
+        lr = self.spec.learning_rate(step)
+        self._digests = None
+        for name, weight in self._weights.items():
+            apply_step(weight, steps[name], lr=lr, weight_decay=optimizer.weight_decay)
+
+    def _save_configuration(self, folder: Path) -> None:
+        self._config.save_pretrained(folder)
+        if self.spec.data_location.Stdlib and self._config.vocab_size == 256:
+            save_byte_tokenizer(folder)
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn "auto", "cpu", "cuda", "cuda:N" or "mps" into a device that is there.
+
+    Raises:
+        ValueError: there is no such device; says which ones there are.
+    """
+    there = ["cpu"]
+    there += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    there += ["mps"] if torch.backends.mps.is_available() else []
+    if name == "auto":
+        return torch.device(there[1] if len(there) > 1 else "cpu")
+    wanted = "cuda:0" if name == "cuda" else name
+    if wanted not in there:
+        raise ValueError(f"device {name!r} is not on this machine: choose auto, {', '.join(there)}")
+    return torch.device(wanted)
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad.detach()
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    for name, weight in target.items():
+        weight.copy_(source[name])

@@ -1,0 +1,193 @@
+"""The member's loop against a run in memory: whole runs, deaths, returns, and what a stale node shows."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from psyche_chain.chain.state import Phase, SlotStatus
+from psyche_chain.client.acts import Acts
+from psyche_chain.client.catchup import CatchUp
+from psyche_chain.client.events import EventLog
+from psyche_chain.client.loop import Client
+from psyche_chain.client.weights import Weights
+from tests.client.views import wallet
+from tests.client.world import FAST, FakeAdapter, FakeMember, FakeModel, FakeNetwork, FakePort, FakeRun
+
+
+class Member:
+    """One member with a folder, that can be killed and started again."""
+
+    def __init__(self, run: FakeRun, peers: dict[bytes, FakeMember], number: int, folder: Path) -> None:
+        self.run = run
+        self.peers = peers
+        self.number = number
+        self.key = bytes([number + 1]) * 32
+        self.folder = folder / f"member{number}"
+        self.model: FakeModel | None = None
+        self.exit: int | None = None
+        self.scope = trio.CancelScope()
+        self.client: Client | None = None
+        self.port: FakePort | None = None
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "events.jsonl").read_text().splitlines()]
+
+    async def live(self) -> None:
+        """Be a member; every start is that of a fresh process."""
+        tier = 0 if self.number == 0 else 1
+        self.scope = trio.CancelScope()
+        with self.scope, EventLog(self.folder / "events.jsonl") as events:
+            network = FakeNetwork(self.peers, self.key, self.folder / "records.log")
+            try:
+                self.port = FakePort(self.run, wallet(self.number), self.key, tier)
+                self.model = FakeModel(self.folder)
+                weights = Weights(self.model, self.folder / "records.log", events)
+                adapter = FakeAdapter()
+                catch_up = CatchUp(weights, network, adapter, self.folder, events, tier=tier)
+                acts = Acts(
+                    wallet(self.number), self.port, network, weights, adapter, catch_up, events, tier=tier
+                )
+                self.client = Client(
+                    wallet(self.number),
+                    self.port,
+                    acts,
+                    events,
+                    poll_s=0.02,
+                    linger_s=20,
+                    rng=random.Random(self.number),
+                )
+                self.exit = await self.client.run()
+            finally:
+                network.own.up = False
+
+    def kill(self) -> None:
+        """End it as `kill -9` would: nothing is cleaned up."""
+        self.scope.cancel()
+
+
+class World:
+    """Three members and a run."""
+
+    def __init__(self, folder: Path, nursery: trio.Nursery, **options: Any) -> None:
+        self.run = FakeRun(**options)
+        peers: dict[bytes, FakeMember] = {}
+        self.members = [Member(self.run, peers, i, folder) for i in range(3)]
+        self.nursery = nursery
+        for one in self.members:
+            one.folder.mkdir()
+
+    def start(self, *numbers: int) -> None:
+        for number in numbers or range(3):
+            self.nursery.start_soon(self.members[number].live)
+
+    async def until(self, done: Any, limit_s: float = 60.0) -> None:
+        with trio.fail_after(limit_s):
+            while not done():
+                await trio.sleep(0.01)
+
+    def weights(self) -> set[bytes]:
+        return {m.model.weights for m in self.members if m.model is not None}
+
+    def errors(self) -> list[str]:
+        return [e["message"] for m in self.members for e in m.events if e["event"] == "error"]
+
+
+@pytest.fixture
+async def stack() -> Any:
+    async with AsyncExitStack() as found:
+        yield found
+
+
+async def test_three_members_finish_a_run_with_equal_weights(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        world = World(tmp_path, nursery)
+        world.start()
+        await world.until(lambda: all(m.exit == 0 for m in world.members))
+    assert len(world.weights()) == 1
+    assert world.run.view.step == FAST.total_steps
+    assert world.run.view.checkpoint.uri.startswith("peers:")
+    assert world.errors() == []
+    sent = Counter(world.run.sent)
+    for slot in range(3):
+        assert sent["commit", slot] == FAST.total_steps
+        assert sent["ready", slot] == 2
+        assert sent["attest", slot] == 2
+    kinds = Counter(e["event"] for e in world.members[0].events)
+    assert kinds["train"] == kinds["commit"] == FAST.total_steps
+    assert kinds["fold"] == FAST.total_steps + 2, "drain rounds are folded too"
+    assert kinds["val"] == 3
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+async def test_member_that_dies_in_mid_round_comes_back_with_equal_weights(
+    tmp_path: Path, victim: int
+) -> None:
+    async with trio.open_nursery() as nursery:
+        world = World(tmp_path, nursery)
+        world.start()
+        run = world.run
+        await world.until(lambda: run.view.step >= 3 and run.view.phase is Phase.ROUND_TRAIN)
+        world.members[victim].kill()
+        at = run.view.step
+        await world.until(lambda: run.view.step > at)
+        world.start(victim)
+        await world.until(lambda: all(m.exit == 0 for m in world.members))
+    assert len(world.weights()) == 1
+    assert Counter(world.run.sent)["join", -1] == 3, "a member that comes back need not join again"
+
+
+async def test_member_without_a_disk_comes_back_through_the_checkpoint(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        world = World(tmp_path, nursery, steps_per_epoch=4)
+        world.start()
+        run, lost = world.run, world.members[2]
+        await world.until(lambda: run.view.checkpoint.step == 8)
+        lost.kill()
+        await world.until(lambda: 2 not in {s.index for s in run.view.active() if s.ready})
+        for path in sorted(lost.folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        lost.peers[lost.key].blobs.clear()
+        world.start(2)
+        await world.until(lambda: all(m.exit == 0 for m in world.members))
+    assert len(world.weights()) == 1
+    assert any(e["event"] == "restore" for e in lost.events)
+
+
+async def test_stopped_member_leaves_and_the_others_go_on(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        world = World(tmp_path, nursery)
+        world.start()
+        await world.until(lambda: world.run.view.step >= 3)
+        leaver = world.members[1]
+        assert leaver.client is not None
+        leaver.client.stop()
+        await world.until(lambda: leaver.exit == 0)
+        assert world.run.slots[world.run.view.slot_of(wallet(1)).index].status is SlotStatus.DEPARTED  # type: ignore[union-attr]
+        world.start(1)
+        leaver.exit = None
+        await world.until(lambda: all(m.exit == 0 for m in world.members))
+    assert len(world.weights()) == 1
+
+
+async def test_stale_snapshots_cause_no_second_transaction(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        world = World(tmp_path, nursery)
+        rng = random.Random(7)
+        world.start()
+        await world.until(lambda: all(m.port is not None for m in world.members))
+        for one in world.members:
+            assert one.port is not None
+            one.port.lag = lambda: rng.random() < 0.7
+        await world.until(lambda: all(m.exit == 0 for m in world.members))
+    assert len(world.weights()) == 1
+    sent = Counter(world.run.sent)
+    assert all(sent["commit", slot] == FAST.total_steps for slot in range(3))
