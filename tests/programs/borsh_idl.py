@@ -42,7 +42,9 @@ class Idl:
             )
             for a in ix["accounts"]
         ]
-        data = bytes(ix["discriminator"]) + b"".join(self.encode(a["type"], args[a["name"]]) for a in ix["args"])
+        data = bytes(ix["discriminator"]) + b"".join(
+            self.encode(a["type"], args[a["name"]]) for a in ix["args"]
+        )
         return Instruction(self.program, data, metas)
 
     def decode_account(self, name: str, data: bytes) -> dict[str, Any]:

@@ -131,7 +131,9 @@ class Chain:
     def lamports(self, key: Pubkey) -> int:
         return self.svm.get_balance(key) or 0
 
-    def mint(self, authority: Keypair, program: Pubkey = TOKEN, extensions: bytes = b"", space: int = 82) -> Pubkey:
+    def mint(
+        self, authority: Keypair, program: Pubkey = TOKEN, extensions: bytes = b"", space: int = 82
+    ) -> Pubkey:
         """A new mint with 6 decimals; `extensions` is one instruction that comes before the initialisation."""
         key = Keypair()
         rent = self.svm.minimum_balance_for_rent_exemption(space)
@@ -459,7 +461,12 @@ class Grant:
             "system_program": SYSTEM,
         }
         if name == "create":
-            args = {"grantee": self.grantee.pubkey(), "scope": self.scope, "max_weight": 5, "min_tier": 0} | args
+            args = {
+                "grantee": self.grantee.pubkey(),
+                "scope": self.scope,
+                "max_weight": 5,
+                "min_tier": 0,
+            } | args
             accounts.pop("grantee")
         return self.chain.send(AUTHORIZER.instruction(name, accounts, **args), signer)
 

@@ -159,5 +159,15 @@ def read_round(r: Reader) -> Round:
     number, step, epoch, data_index, opened_at, seed, *sets = r.take("4Qq32s" + BITS * 5)
     _fills, samples, num_fills, trained, status = r.take(INTERVALS + "IHBB")
     return Round(
-        number, step, epoch, data_index, opened_at, seed, *map(members, sets), samples, num_fills, trained, status
+        number,
+        step,
+        epoch,
+        data_index,
+        opened_at,
+        seed,
+        *map(members, sets),
+        samples,
+        num_fills,
+        trained,
+        status,
     )
