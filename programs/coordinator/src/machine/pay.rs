@@ -81,6 +81,7 @@ fn portion(total: u64, share: u64, sum: u64) -> Result<u64, MachineError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::unwrap_used)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
