@@ -1,7 +1,7 @@
 """Train a config's `[model.LLM]` with several members in one process; print validation loss per tier.
 
-    python benchmarks/local_run.py config/demo.toml --tiers 0,1,1 --steps 120 --samples 24
-    python benchmarks/local_run.py config/demo.toml --set lr_schedule.Cosine.base_lr=0.003
+python benchmarks/local_run.py config/demo.toml --tiers 0,1,1 --steps 120 --samples 24
+python benchmarks/local_run.py config/demo.toml --set lr_schedule.Cosine.base_lr=0.003
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from psyche_train.spec import TrainSpec
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("config", type=Path)
     parser.add_argument("--tiers", default="0,1,1")
     parser.add_argument("--steps", type=int, default=120)

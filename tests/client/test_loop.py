@@ -91,7 +91,7 @@ class World:
 
     async def until(self, done: Any, limit_s: float = 60.0) -> None:
         with trio.fail_after(limit_s):
-            while not done():  # noqa: ASYNC110 - the run in memory has no events
+            while not done():
                 await trio.sleep(0.01)
 
     def weights(self) -> set[bytes]:

@@ -1,7 +1,7 @@
 """A `RunState` account as nested tuples, for the tests: offsets written down here once more, by hand.
 
-The client decodes by `layout.json`; this copy follows the structs in `state/layout.rs`, so that a mistake in one
-of the two shows.
+The client decodes by `layout.json`; this copy follows the structs in `state/layout.rs`, so that a mistake in
+one of the two shows.
 """
 
 import struct
@@ -159,5 +159,15 @@ def read_round(r: Reader) -> Round:
     number, step, epoch, data_index, opened_at, seed, *sets = r.take("4Qq32s" + BITS * 5)
     _fills, samples, num_fills, trained, status = r.take(INTERVALS + "IHBB")
     return Round(
-        number, step, epoch, data_index, opened_at, seed, *map(members, sets), samples, num_fills, trained, status
+        number,
+        step,
+        epoch,
+        data_index,
+        opened_at,
+        seed,
+        *map(members, sets),
+        samples,
+        num_fills,
+        trained,
+        status,
     )

@@ -1,0 +1,1 @@
+"""`psyche-localnet run`: a chain, a run and several real client processes, started, watched and settled."""

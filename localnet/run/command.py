@@ -1,0 +1,113 @@
+"""The `run` command of `psyche-localnet`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from localnet.run.plan import RunPlan, parse_tiers
+from localnet.run.session import run_plan
+from localnet.run.summary import Summary
+from psyche_chain.config import load_config
+
+
+def run(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The run's configuration.")],
+    clients: Annotated[int, typer.Option("--clients", help="Number of members.")] = 3,
+    tiers: Annotated[
+        str | None, typer.Option("--tiers", metavar="T,T,…", help="Tier of each member; all 0 if absent.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the run; runs/<run id> if absent.")
+    ] = None,
+    rpc: Annotated[
+        str | None,
+        typer.Option("--rpc", metavar="URL", help="A cluster with a faucet instead of the embedded chain."),
+    ] = None,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="Plain lines instead of the live table.")
+    ] = False,
+    kill_random: Annotated[
+        int, typer.Option("--kill-random", min=0, help="Members to kill -9 at a time.")
+    ] = 0,
+    every: Annotated[float, typer.Option("--every", min=6.0, help="Seconds between kills.")] = 20.0,
+    max_kills: Annotated[
+        int | None, typer.Option("--max-kills", min=1, help="Stop killing after so many.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the kill schedule.")] = 0,
+    exit_after_steps: Annotated[
+        int | None, typer.Option("--exit-after-steps", min=1, help="Pause the run at this step and end.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "cpu",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads per member.")] = 1,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=1.0, help="Seconds after which the run is given up.")
+    ] = 3600.0,
+) -> None:
+    """A whole run on this machine: chain, programs, members, training, checkpoints, pay, claims, summary.
+
+    Exit status 1 when weights, money or pay do not add up.
+    """
+    loaded = load_config(config)
+    plan = RunPlan(
+        config=loaded,
+        config_path=config,
+        tiers=parse_tiers(tiers, clients),
+        out=out or Path("runs") / loaded.run_id,
+        rpc=rpc,
+        headless=headless,
+        kill_random=kill_random,
+        every_s=every,
+        seed=seed,
+        max_kills=max_kills,
+        exit_after_steps=exit_after_steps,
+        device=device,
+        threads=threads,
+        timeout_s=timeout,
+    )
+    summary = trio.run(run_plan, plan)
+    show(summary, plan.out)
+    if summary.problems:
+        raise typer.Exit(1)
+
+
+def show(summary: Summary, out: Path) -> None:
+    """Print the summary for a person; the numbers are in ``summary.json``."""
+    console = Console(highlight=False)
+    table = Table(
+        title=f"{summary.run}: {summary.steps} steps in {summary.epochs} epochs, {summary.wall_seconds:.0f} s"
+    )
+    for name in ("member", "slot", "tier", "first loss", "val loss", "rounds", "claimed", "weights"):
+        table.add_column(name, justify="left" if name == "weights" else "right")
+    for index, member in enumerate(summary.members):
+        table.add_row(
+            str(index),
+            "" if member.slot is None else str(member.slot),
+            str(member.tier),
+            "" if member.first_loss is None else f"{member.first_loss:.3f}",
+            "" if member.val_loss is None else f"{member.val_loss:.3f}",
+            str(member.rounds_accepted),
+            str(member.claimed),
+            (member.weights_sha256 or "none")[:16],
+        )
+    console.print(table)
+    size = summary.bytes_per_param_step
+    chain = summary.chain
+    console.print(
+        f"{summary.parameters:,} parameters"
+        + (f", {size:.5f} bytes per parameter and step" if size is not None else "")
+        + f"; chain agreed on {chain.weights_sha256[:16]} at step {chain.checkpoint_step}; "
+        f"funded {chain.funded}, paid {chain.paid}, left {chain.left_in_vault}"
+    )
+    console.print(f"{out / 'summary.json'}  {out / 'loss.png'}")
+    for problem in summary.problems:
+        console.print(f"[bold red]problem:[/bold red] {problem}")
+    if not summary.problems:
+        console.print(
+            "[green]weights equal on all members and on the chain; every token accounted for[/green]"
+        )
