@@ -161,10 +161,11 @@ class Client:
                 await trio.sleep(min(MAX_RETRY_S, 0.5 * 2**failures) * self._rng.uniform(0.5, 1.0))
                 continue
             failures = 0
-            self._asked_at = asked_at
-            self._clock.observe(snapshot.clock)
-            self._see(snapshot.view)
-            self._step()
+            if not self._is_older(snapshot.view):
+                self._asked_at = asked_at
+                self._clock.observe(snapshot.clock)
+                self._see(snapshot.view)
+                self._step()
             if self._stopping:
                 leave_by = min(leave_by, trio.current_time() + LEAVE_DEADLINE_S)
                 own = snapshot.view.slot_of(self._wallet)
@@ -174,6 +175,11 @@ class Client:
                 return
             with trio.move_on_after(self._pause_s(snapshot.view)):
                 await self._poke.wait()
+
+    def _is_older(self, view: ChainView) -> bool:
+        """Whether a node that lags behind shows less than what was seen before."""
+        seen = self._view
+        return seen is not None and (view.chain_slot < seen.chain_slot or view.nonce < seen.nonce)
 
     def _pause_s(self, view: ChainView) -> float:
         is_quick = view.phase in (Phase.WARMUP, Phase.ROUND_TRAIN, Phase.ROUND_WITNESS, Phase.COOLDOWN)
