@@ -45,6 +45,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA busy_timeout=10000")
+    db.execute("PRAGMA journal_size_limit=67108864")
     return db
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from solders.signature import Signature
 
 from localnet.chain.bank import Published
 from localnet.chain.errors import RpcError, invalid_params
-from localnet.chain.records import FINALITY_SLOTS, GONE, Executed, Json
+from localnet.chain.records import FINALITY_SLOTS, GONE, AccountRecord, Executed, Json
 from localnet.chain.rpc import encode
 from localnet.chain.rpc.params import Params, address, signature
 from localnet.chain.rpc.registry import VERSION, Node
@@ -48,6 +48,8 @@ class Subscription:
     client: Client
     finalized: bool
     on_transactions: Callable[[Subscription, list[Executed], int], None] | None = None
+    watches: Callable[[bytes, AccountRecord], bool] | None = None
+    """Which changed accounts it is told of; None: none."""
     seen: dict[bytes, None] = field(default_factory=dict)
 
     def notify(self, slot: int | None, value: Json) -> None:
@@ -119,6 +121,7 @@ class Hub:
                 this.notify(slot, encode.account(view, key, changes[-1], encoding))
 
         subscription.on_transactions = on_transactions
+        subscription.watches = lambda address, record: address == key
 
     def _subscribe_program(self, subscription: Subscription, params: Params) -> None:
         program = params.address(0)
@@ -134,16 +137,15 @@ class Hub:
             for key, record in changes.items():
                 if record.owner == program and record is not GONE:
                     this.seen[key] = None
-                elif key in this.seen:
-                    del this.seen[key]
-                    continue
                 else:
+                    this.seen.pop(key, None)
                     continue
                 if all(test(record.data) for test in tests):
                     shown = encode.account(view, key, record, encoding)
                     this.notify(slot, {"pubkey": text(key), "account": shown})
 
         subscription.on_transactions = on_transactions
+        subscription.watches = lambda address, record: record.owner == program or address in subscription.seen
 
     def _subscribe_logs(self, subscription: Subscription, params: Params) -> None:
         which = params.peek(0)
@@ -204,7 +206,7 @@ class Hub:
     def _published(self, published: Published) -> None:
         slot = self._node.view.slot
         if published.transactions:
-            self._unfinalized.extend(published.transactions)
+            self._unfinalized.extend(self._slim(tx) for tx in published.transactions)
             self._deliver(published.transactions, slot, finalized=False)
         for row in published.slots:
             self._deliver_slot(row.slot)
@@ -213,6 +215,16 @@ class Hub:
             final.append(self._unfinalized.popleft())
         if final:
             self._deliver(final, slot, finalized=True)
+
+    def _slim(self, tx: Executed) -> Executed:
+        """A transaction without the accounts that nobody waits for: they can be large, and stay 32 slots."""
+        waiting = [s for s in self._all.values() if s.finalized and s.watches is not None]
+        kept = {
+            key: record
+            for key, record in tx.changes.items()
+            if any(s.watches is not None and s.watches(key, record) for s in waiting)
+        }
+        return replace(tx, changes=kept, raw=b"")
 
     def _deliver(self, transactions: list[Executed], slot: int, *, finalized: bool) -> None:
         for subscription in list(self._all.values()):

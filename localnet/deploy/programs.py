@@ -1,0 +1,113 @@
+"""The project's programs, and deploying all of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+
+from localnet.deploy.loader import Deployment, deploy_program
+from localnet.deploy.rpc import DeployError, Rpc
+
+_ROOT = Path(__file__).resolve().parents[2]
+DEFAULT_PROGRAMS = _ROOT / "psyche_chain" / "programs"
+DEFAULT_KEYS = _ROOT / "programs" / "keys"
+NAMES = ("authorizer", "coordinator", "treasurer")
+_FEES = 50_000_000
+"""Lamports for the fees of a deployment, generously."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A built program and the key that is its id."""
+
+    name: str
+    elf: bytes
+    keypair: Keypair
+
+    @property
+    def id(self) -> Pubkey:
+        return self.keypair.pubkey()
+
+
+def load_keypair(path: Path) -> Keypair:
+    """A key in the Solana CLI's file format.
+
+    Raises:
+        DeployError: no such file, or it holds something else.
+    """
+    try:
+        return Keypair.from_bytes(bytes(json.loads(path.read_text())))
+    except OSError as exc:
+        raise DeployError(f"cannot read the keypair {path}: {exc.strerror}") from None
+    except (ValueError, TypeError):
+        raise DeployError(f"{path} is no keypair: a JSON list of 64 numbers is expected") from None
+
+
+def find_programs(
+    programs: Path = DEFAULT_PROGRAMS, keys: Path = DEFAULT_KEYS, names: Sequence[str] = NAMES
+) -> list[Program]:
+    """The built programs with their development keys.
+
+    Raises:
+        DeployError: one of the files is missing; says how to make it.
+    """
+    found = []
+    for name in names:
+        path = programs / f"{name}.so"
+        try:
+            elf = path.read_bytes()
+        except OSError:
+            raise DeployError(f"the built program {path} is missing: run `make programs`") from None
+        found.append(Program(name, elf, load_keypair(keys / f"{name}-dev-keypair.json")))
+    return found
+
+
+def _fund(rpc: Rpc, payer: Pubkey, programs: Sequence[Program]) -> None:
+    """Ask the faucet where the payer could not pay for all programs."""
+    needed = _FEES + sum(rpc.rent(len(program.elf) + 45) * 2 + rpc.rent(36) for program in programs)
+    balance = rpc.balance(payer)
+    if balance >= needed:
+        return
+    try:
+        rpc.airdrop(payer, needed - balance)
+    except DeployError as exc:
+        raise DeployError(
+            f"{payer} has {balance / 1e9:.3f} SOL, {needed / 1e9:.3f} are needed, and {rpc.url} gave no "
+            f"airdrop ({exc}): fund it, or name another key with --payer"
+        ) from None
+
+
+def deploy_all(
+    rpc: Rpc,
+    payer: Keypair,
+    programs: Sequence[Program],
+    progress: Callable[[Program, int, int], None] = lambda program, done, size: None,
+) -> dict[str, Deployment]:
+    """Deploy or upgrade programs; unchanged ones are left alone.
+
+    Args:
+        rpc: the chain.
+        payer: pays, and is the upgrade authority; funded by airdrop where the chain gives one.
+        programs: what to deploy.
+        progress: told of (program, bytes on the chain, bytes in all).
+
+    Returns:
+        What was done, by name.
+
+    Raises:
+        DeployError: the chain refused; running it again goes on where it stopped.
+    """
+    _fund(rpc, payer.pubkey(), programs)
+    done: dict[str, Deployment] = {}
+    for program in programs:
+
+        def report(written: int, size: int, program: Program = program) -> None:
+            progress(program, written, size)
+
+        done[program.name] = deploy_program(rpc, payer, program.keypair, program.elf, report)
+    return done
