@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import trio
 from solders.keypair import Keypair
 
 from localnet.chain.process import ChainProcess
+from localnet.deploy.programs import deploy_all, find_programs
+from localnet.deploy.rpc import Rpc
 from psyche_chain.admin.create import create_run
 from psyche_chain.admin.session import Session
 from psyche_chain.chain import accounts, queries
@@ -25,7 +27,6 @@ from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.sender import Sender, confirm
 from psyche_chain.chain.state import Phase, RunState
 from psyche_chain.config import load_config
-from tests.chain.deploying import deploy_programs
 
 ROOT = Path(__file__).resolve().parents[2]
 SOL = 1_000_000_000
@@ -181,7 +182,7 @@ async def cluster(
         async with RpcPool([chain.url]) as rpc:
             creator = Keypair()
             await _fund(rpc, creator, 100)
-            await deploy_programs(rpc, creator)
+            await trio.to_thread.run_sync(_deploy, chain.url)
             session = Session(rpc, Sender(rpc, creator))
             path = folder / "run.toml"
             path.write_text(config.format(steps=steps))
@@ -196,6 +197,11 @@ async def cluster(
                 for member in found.members:
                     if member.process is not None and member.exit_code is None:
                         member.kill()
+
+
+def _deploy(url: str) -> None:
+    with closing(Rpc(url)) as rpc:
+        deploy_all(rpc, Keypair(), find_programs())
 
 
 async def _fund(rpc: RpcPool, wallet: Keypair, sol: int) -> None:
