@@ -12,7 +12,6 @@ from solders.pubkey import Pubkey
 
 from psyche_chain.client import duties
 from psyche_chain.client.catchup import (
-    MAX_UPDATE_BYTES,
     PEERS_SCHEME,
     CatchUp,
     blob_id_of,
@@ -247,7 +246,7 @@ class Acts:
             blob = await self._network.fetch(
                 duty.blob_id,
                 deadline_s=limit_s,
-                max_bytes=MAX_UPDATE_BYTES,
+                max_bytes=self._weights.max_update_bytes,
                 holders=holders_of(view, duty.round, duty.slot),
             )
         except FetchError as error:
@@ -285,7 +284,7 @@ class Acts:
         offered = blob_id_of(checkpoint.uri)
         if offered is None:
             return
-        keep = {a.commitment for r in self._weights.log.after(checkpoint.history) for a in r.accepted}
+        keep = {a.commitment for r in self._weights.records_after(checkpoint.history) for a in r.accepted}
         keep |= {r.commitments[slot] for r in view.rounds for slot in r.committed}
         keep |= {*self._memory.trained.values(), offered}
         keep |= {blob for uri in self._memory.uris.values() if (blob := blob_id_of(uri)) is not None}

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import trio
 from solders.pubkey import Pubkey
 
+from psyche_chain.cli.exit_codes import ERROR
 from psyche_chain.client import duties
 from psyche_chain.client.acts import Acts
 from psyche_chain.client.clock import ChainClock
@@ -54,6 +55,8 @@ HARMLESS = frozenset(
 LEAVE_DEADLINE_S = 10.0
 REFRESH_MEMBERS_S = 4.0
 MAX_RETRY_S = 15.0
+FINISH_DEADLINE_S = 180.0
+"""A member that cannot get the end of a finished run for this long gives up."""
 
 
 @dataclass(slots=True)
@@ -106,6 +109,7 @@ class Client:
         self._stopping = False
         self._finished_at: float | None = None
         self._said_bye = False
+        self._behind_since: float | None = None
         self._nursery: trio.Nursery | None = None
         self._last_phase: tuple[Phase, int, int] | None = None
         self._exit_code = 0
@@ -171,7 +175,7 @@ class Client:
                 own = snapshot.view.slot_of(self._wallet)
                 if own is None or own.status not in PRESENT or trio.current_time() > leave_by:
                     return
-            if await self._may_go(snapshot.view):
+            if await self._may_go(snapshot.view) or self._is_too_late(snapshot.view):
                 return
             with trio.move_on_after(self._pause_s(snapshot.view)):
                 await self._poke.wait()
@@ -268,6 +272,19 @@ class Client:
             self._step()
             with trio.move_on_after(REFRESH_MEMBERS_S):
                 await self._table_changed.wait()
+
+    def _is_too_late(self, view: ChainView) -> bool:
+        """Whether the run is finished and its end was not to be had from anybody for too long."""
+        if view.phase is not Phase.FINISHED or self._finished_at is not None:
+            self._behind_since = None
+            return False
+        now = trio.current_time()
+        self._behind_since = now if self._behind_since is None else self._behind_since
+        if now < self._behind_since + max(FINISH_DEADLINE_S, self._linger_s):
+            return False
+        self._events.emit("error", message="the run is finished, and nobody is left who has its last rounds")
+        self._exit_code = ERROR
+        return True
 
     async def _may_go(self, view: ChainView) -> bool:
         """Whether a finished member may end: nobody needs its blobs, or it stayed long enough."""

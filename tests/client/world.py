@@ -454,6 +454,7 @@ class FakeModel:
     """Weights are a hash of everything that was folded; a checkpoint is a file with the hash in it."""
 
     parameters = 1
+    max_update_bytes = 1000
 
     def __init__(self, state_dir: Path, *, train_s: float = 0.02) -> None:
         self.folder = state_dir / "checkpoints"
