@@ -30,7 +30,7 @@ class EventLog:
     def emit(self, event: str, **fields: Any) -> None:
         """Write one event."""
         line = {"t": round(time.time(), 3), "event": event, **fields}
-        self._file.write(json.dumps(line, default=_plain, separators=(",", ":")) + "\n")
+        self._file.write(json.dumps(line, default=plain, separators=(",", ":")) + "\n")
         for listener in self._listeners:
             listener(line)
 
@@ -51,7 +51,8 @@ class EventLog:
         self.close()
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """What JSON has for a value that it does not know: hex, lists, paths as text."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, (set, frozenset)):

@@ -18,10 +18,11 @@ import trio
 from solders.pubkey import Pubkey
 
 from psyche_chain.cli.exit_codes import ERROR
-from psyche_chain.client import duties
 from psyche_chain.client.acts import Acts
 from psyche_chain.client.clock import ChainClock
-from psyche_chain.client.duties import Duty, decide, state_of, training_is_over
+from psyche_chain.client.due import needed_by_others, state_of, training_is_over
+from psyche_chain.client.duties import decide
+from psyche_chain.client.duty import Duty, Finish, Tick
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Chain, NotYet, Refused
 from psyche_chain.client.view import PRESENT, ChainView, MyState, Phase
@@ -218,7 +219,7 @@ class Client:
         me = self.my_state()
         self._events.state(state_of(view, me))
         for duty in decide(view, me, self._clock.now()):
-            if isinstance(duty, duties.Finish):
+            if isinstance(duty, Finish):
                 if self._finished_at is None:
                     self._finished_at = trio.current_time()
                 continue
@@ -229,7 +230,7 @@ class Client:
     async def _do(self, duty: Duty, why: Busy, view: ChainView) -> None:
         """Do one duty; whatever goes wrong, it is decided again later if it is still owed."""
         try:
-            if not isinstance(duty, duties.Tick) or await self._is_my_turn(view):
+            if not isinstance(duty, Tick) or await self._is_my_turn(view):
                 why.landed_at = await self._acts.do(duty, view)
                 why.failures = 0
                 if why.landed_at:
@@ -299,4 +300,4 @@ class Client:
             # Came late to the end: tell those who wait that nothing more is needed.
             self._said_bye = True
             await self._chain.leave(own.index)
-        return not duties.needed_by_others(view, self._wallet, digest)
+        return not needed_by_others(view, self._wallet, digest)

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from psyche_chain.client.events import plain
+
 Event = dict[str, Any]
 
 _LINES: dict[str, Callable[[Event], str]] = {
@@ -50,7 +52,7 @@ class JsonLogs:
         for name in ("slot", "epoch", "round"):
             if event.get(name) is not None:
                 self.context[name] = event[name]
-        print(json.dumps({**self.context, **event}, default=str), file=sys.stderr, flush=True)
+        print(json.dumps({**self.context, **event}, default=plain), file=sys.stderr, flush=True)
 
 
 class _JsonFormatter(logging.Formatter):
