@@ -181,8 +181,8 @@ async def cluster(
     with ChainProcess(folder / "chain") as chain:
         async with RpcPool([chain.url]) as rpc:
             creator = Keypair()
-            await _fund(rpc, creator, 100)
-            await trio.to_thread.run_sync(_deploy, chain.url)
+            await fund(rpc, creator, 100)
+            await trio.to_thread.run_sync(deploy, chain.url)
             session = Session(rpc, Sender(rpc, creator))
             path = folder / "run.toml"
             path.write_text(config.format(steps=steps))
@@ -199,18 +199,20 @@ async def cluster(
                         member.kill()
 
 
-def _deploy(url: str) -> None:
+def deploy(url: str) -> None:
+    """Put the three programs on a chain."""
     with closing(Rpc(url)) as rpc:
         deploy_all(rpc, Keypair(), find_programs())
 
 
-async def _fund(rpc: RpcPool, wallet: Keypair, sol: int) -> None:
+async def fund(rpc: RpcPool, wallet: Keypair, sol: int) -> None:
+    """Airdrop, and wait for it."""
     await confirm(rpc, await queries.request_airdrop(rpc, wallet.pubkey(), sol * SOL))
 
 
 async def _member(rpc: RpcPool, url: str, run: Run, folder: Path, number: int, tier: int) -> MemberProcess:
     wallet = Keypair()
-    await _fund(rpc, wallet, 5)
+    await fund(rpc, wallet, 5)
     keypair = folder / f"wallet{number}.json"
     keypair.touch(mode=0o600)
     keypair.write_text(json.dumps(list(bytes(wallet))))
