@@ -1,6 +1,7 @@
 """Compute units and transaction sizes with 256 members, against the limits that the design sets.
 
-`units.json` records what each instruction costs; a rise of more than 3 % fails. Write it anew with WRITE_FIXTURE=1.
+`units.json` records what each instruction costs; a rise of more than 3 % fails. WRITE_FIXTURE=1 writes it
+anew.
 """
 
 import json
