@@ -79,7 +79,7 @@ async def test_three_members_exchange_blobs_and_records_and_hide_until_reveal(tm
         name = await a.publish(secret, hidden_until=7)
         await a.reveal(6)
         with pytest.raises(FetchError, match="before its round is revealed") as caught:
-            await b.fetch(name, deadline_s=1, max_bytes=MB, holders=[a.peer_key])
+            await b.fetch(name, deadline_s=3, max_bytes=MB, holders=[a.peer_key])
         assert set(caught.value.peers) == {a.peer_key, c.peer_key}
         assert "does not hold it" in caught.value.peers[c.peer_key]
         async with trio.open_nursery() as nursery:
