@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli
 from solders.instruction import Instruction
 from solders.keypair import Keypair
 
@@ -16,6 +15,7 @@ from psyche_chain.chain.errors import RpcUnavailable
 from psyche_chain.chain.sender import Receipt, Sender
 from psyche_chain.cli import exit_codes
 from psyche_chain.wallet import load_wallet
+from tests.chain.support import Cli
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = (ROOT / "config/smoke.toml").read_text()

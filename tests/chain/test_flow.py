@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import trio
-from conftest import SOL, airdrop
 from solders.keypair import Keypair
 
 from psyche_chain.admin import access, manage, rewards
@@ -18,6 +17,7 @@ from psyche_chain.chain.errors import ProgramError
 from psyche_chain.chain.state import Phase, RunState, set_to_bits
 from psyche_chain.config import RunConfig, load_config
 from psyche_train.records import GENESIS
+from tests.chain.support import SOL, airdrop
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = instructions.TICKING_UNITS

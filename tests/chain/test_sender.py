@@ -11,13 +11,13 @@ from solders.hash import Hash
 from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
 from solders.transaction import Transaction
-from test_rpc import A, B, Node, at, pool
 
 from psyche_chain.chain import ids, instructions
 from psyche_chain.chain.errors import FundsError, ProgramError, RpcUnavailable, TransactionExpired
 from psyche_chain.chain.failure import explain
 from psyche_chain.chain.programs import NAMES, describe_error, program
 from psyche_chain.chain.sender import MAX_UNITS, Sender, SendPolicy
+from tests.chain.support import A, B, Node, at, pool
 
 PAYER = Keypair.from_seed(bytes(32))
 STATE = Keypair.from_seed(bytes([1]) * 32).pubkey()
