@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tests.e2e.cluster import cluster, finished
 
 pytestmark = pytest.mark.slow
