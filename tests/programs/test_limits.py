@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 
 import pytest
-from chain_harness import Chain, Run, bitmap, commitment
+
+from tests.programs.chain_harness import Chain, Run, bitmap, commitment
 
 FIXTURE = Path(__file__).with_name("units.json")
 MEMBERS = 256
