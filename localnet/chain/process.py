@@ -135,6 +135,11 @@ class ChainProcess:
                 raise ChainProcessError(f"the chain did not answer in {timeout_s:.0f} s: {self._log_tail()}")
             time.sleep(_POLL_S)
 
+    def wait(self, timeout_s: float = 30.0) -> int:
+        """Wait until the process ends; its exit status."""
+        assert self._process is not None, "started before"
+        return self._process.wait(timeout_s)
+
     def kill(self) -> None:
         """End the process at once, as a crash would (SIGKILL); its state stays."""
         self._end(signal.SIGKILL, 10)

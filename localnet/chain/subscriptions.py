@@ -27,18 +27,22 @@ _TOO_MANY = -32005
 
 
 class Client:
-    """One websocket connection's outgoing notices."""
+    """One websocket connection's outgoing notices; None in the queue ends it."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[Json] = asyncio.Queue(MAX_QUEUED)
-        self.too_slow = asyncio.Event()
         self.subscriptions: dict[int, Subscription] = {}
+        self._cut_off = False
 
     def send(self, message: Json) -> None:
-        try:
-            self.queue.put_nowait(message)
-        except asyncio.QueueFull:
-            self.too_slow.set()
+        if self._cut_off:
+            return
+        if self.queue.full():
+            self._cut_off = True
+            while not self.queue.empty():
+                self.queue.get_nowait()
+            message = None
+        self.queue.put_nowait(message)
 
 
 @dataclass(slots=True, eq=False)

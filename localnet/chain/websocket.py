@@ -44,18 +44,9 @@ async def serve(hub: Hub, socket: WebSocket) -> None:
 
 
 async def _send(socket: WebSocket, client: Client) -> None:
-    slow = asyncio.create_task(client.too_slow.wait())
-    try:
-        while True:
-            get = asyncio.create_task(client.queue.get())
-            done, _ = await asyncio.wait({get, slow}, return_when=asyncio.FIRST_COMPLETED)
-            if slow in done:
-                get.cancel()
-                await socket.close(_TRY_AGAIN_LATER, "notices are not read fast enough")
-                return
-            await socket.send_text(dump(get.result()))
-    finally:
-        slow.cancel()
+    while (message := await client.queue.get()) is not None:
+        await socket.send_text(dump(message))
+    await socket.close(_TRY_AGAIN_LATER, "notices are not read fast enough")
 
 
 def _answer(hub: Hub, client: Client, body: str | bytes) -> Json:

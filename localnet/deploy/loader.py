@@ -101,10 +101,10 @@ def _read(rpc: Rpc, program: Pubkey) -> _State | None:
     _, owner, data, _ = account
     if owner != str(LOADER) or data[:4] not in (bytes(4), struct.pack("<I", 2)):
         raise DeployError(f"{program} is in use by something else than an upgradeable program")
-    code = rpc.account(code_address(program)) if data[:4] != bytes(4) else None
-    if code is None:
-        return None
-    content = code[2]
+    if data[:4] == bytes(4):
+        return None  # made by a deployment that was cut off
+    code = rpc.account(code_address(program))
+    content = b"" if code is None else code[2]
     if content[:4] != struct.pack("<I", 3):
         raise DeployError(f"program {program} was closed: its id cannot be used again")
     authority = content[13:45] if content[12] else None

@@ -25,6 +25,8 @@ class Member:
     state_dir: Path
     run: str
     rpc: str
+    listen: str
+    """Multiaddr to accept peers on."""
     threads: int = 1
     device: str = "cpu"
     process: subprocess.Popen[bytes] | None = None
@@ -46,6 +48,7 @@ class Member:
             *("--keypair", str(self.keypair)),
             *("--tier", str(self.progress.tier)),
             *("--state-dir", str(self.state_dir)),
+            *("--listen", self.listen),
             *("--device", self.device),
             *("--threads", str(self.threads)),
         ]

@@ -22,6 +22,7 @@ from localnet.run.summary import Summary, Weights, build, read_weights
 from localnet.run.view import ChainProgress, View
 from psyche_chain.admin.session import Session, open_session
 from psyche_chain.chain import accounts
+from psyche_chain.chain.accounts import Run
 from psyche_chain.chain.errors import ChainError
 from psyche_chain.chain.state import Phase, RunState
 from psyche_train.matformer.loading import CheckpointError
@@ -73,6 +74,8 @@ class Launch:
     members: list[Member] = field(default_factory=list)
     keys: list[Keypair] = field(default_factory=list)
     kills: int = 0
+    run: Run = field(init=False)
+    _creator: Keypair = field(init=False)
 
     async def prepare(self) -> None:
         """Wallets, money, programs, the run, the members' processes."""
@@ -98,6 +101,7 @@ class Launch:
                 state_dir=plan.out / f"member-{index}",
                 run=str(self.run.key),
                 rpc=self.cluster.url,
+                listen=plan.config.network.listen,
                 threads=plan.threads,
                 device=plan.device,
             )

@@ -100,11 +100,9 @@ def _inverse(means_Crs: Tensor, grid: Grid) -> Tensor:
     first = torch.matmul(down.T.contiguous(), means_Crs)
     if grid.chunk_columns == 1:
         return first.sign().to(torch.int8)
-    half, scale = 1 << (SHIFT_BITS - 1), 1 << SHIFT_BITS
-    if first.dtype == torch.int64:
-        shifted = (first + half) >> SHIFT_BITS
-    else:
-        shifted = ((first + half) * (1.0 / scale)).floor_()
+    rounded = first + (1 << (SHIFT_BITS - 1))
+    whole = first.dtype == torch.int64
+    shifted = rounded >> SHIFT_BITS if whole else (rounded * 2.0**-SHIFT_BITS).floor_()
     across = integer_basis(grid.chunk_columns).to(means_Crs.device, means_Crs.dtype)
     return torch.matmul(shifted, across).sign().to(torch.int8)
 

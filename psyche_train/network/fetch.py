@@ -165,7 +165,7 @@ class _Job:
                     self.reasons.setdefault(key, why)
                     continue
                 self._working.add(key)
-                self.reasons[key] = "did not deliver it in time"
+                self.reasons.setdefault(key, "did not deliver it in time")
                 nursery.start_soon(self._work, key)
             await trio.sleep(0.05)
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from borsh_idl import Idl
-from run_state_view import View, account_size, read
 from solders.clock import Clock
 from solders.compute_budget import set_compute_unit_limit
 from solders.hash import Hash
@@ -22,6 +20,9 @@ from solders.token.associated import get_associated_token_address
 from solders.transaction import Transaction
 from solders.transaction_metadata import FailedTransactionMetadata
 from solders.transaction_status import InstructionErrorCustom
+
+from tests.programs.borsh_idl import Idl
+from tests.programs.run_state_view import View, account_size, read
 
 PROGRAMS = Path(__file__).parents[2] / "psyche_chain" / "programs"
 COORDINATOR, AUTHORIZER, TREASURER = (

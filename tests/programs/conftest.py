@@ -3,7 +3,8 @@
 from contextlib import contextmanager
 
 import pytest
-from chain_harness import Chain, Refused, Run
+
+from tests.programs.chain_harness import Chain, Refused, Run
 
 
 @pytest.fixture

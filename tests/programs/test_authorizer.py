@@ -1,9 +1,10 @@
 """The authorizer: who may grant, limit, delegate, revoke and close."""
 
 import pytest
-from chain_harness import AUTHORIZER, Grant, Refused
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
+
+from tests.programs.chain_harness import AUTHORIZER, Grant, Refused
 
 THIRTY_DAYS = 30 * 24 * 3600
 

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from chain_harness import COORDINATOR, Run, config
+from tests.programs.chain_harness import COORDINATOR, Run, config
 
 
 def test_run_trains_to_its_end(live):

@@ -1,9 +1,10 @@
 """Members: joining, authorizations, duties by the right key, leaving, settling, eviction."""
 
 import pytest
-from chain_harness import COORDINATOR, Grant, Run, bitmap, config
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
+
+from tests.programs.chain_harness import COORDINATOR, Grant, Run, bitmap, config
 
 
 @pytest.fixture

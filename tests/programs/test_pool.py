@@ -1,7 +1,11 @@
 """Pools: a run that pays, from funding to the last unit, and who may take what."""
 
 import pytest
-from chain_harness import (
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+from solders.token.associated import get_associated_token_address
+
+from tests.programs.chain_harness import (
     COORDINATOR,
     TOKEN_2022,
     TREASURER,
@@ -10,9 +14,6 @@ from chain_harness import (
     Run,
     config,
 )
-from solders.keypair import Keypair
-from solders.pubkey import Pubkey
-from solders.token.associated import get_associated_token_address
 
 RATE = 1000
 

@@ -3,10 +3,11 @@
 import hashlib
 
 import pytest
-from chain_harness import COORDINATOR, SPEC, Run, config, seed
-from run_state_view import account_size
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
+
+from tests.programs.chain_harness import COORDINATOR, SPEC, Run, config, seed
+from tests.programs.run_state_view import account_size
 
 
 def test_create_run_stores_what_was_given(chain):

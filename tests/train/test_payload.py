@@ -123,7 +123,9 @@ def test_golden_bytes():
         tensors.append(Signs(keys, np.where(keys % 3 == 0, -1, 1).astype(np.int8)))
     data = encode_update(LAYOUT, Update(header(), tuple(tensors)))
     assert len(data) == 159
-    assert hashlib.sha256(data).hexdigest() == ("")
+    assert hashlib.sha256(data).hexdigest() == (
+        "c7c7797719db0ec2e0db6531503c743f17b0799a7cd220b6adb151bac8f7bcd1"
+    )
 
 
 def test_full_chunks_of_64_by_64_cost_at_most_0_0016_bytes_a_parameter():

@@ -19,7 +19,6 @@ from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
 from multiaddr import Multiaddr
-from network_support import TOPIC, connected, introduce, read_log, running, seed_of, until
 
 from psyche_train.blobs import PIECE, BlobStore, Manifest
 from psyche_train.network import FetchError, NetworkClient, Peer
@@ -38,6 +37,7 @@ from psyche_train.network.wire import (
     Reply,
     Status,
 )
+from tests.train.network.network_support import TOPIC, connected, introduce, read_log, running, seed_of, until
 
 MB = 1 << 20
 GOSSIP = "/meshsub/1.1.0"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import trio
-from network_support import config_of, connected, introduce, read_log, running, until
 
 from psyche_train.blobs import BlobStore
 from psyche_train.network import FetchError, Peer, open_network
 from psyche_train.network import supervisor as supervisor_module
 from psyche_train.records import Accepted, RecordLog, RoundRecord
+from tests.train.network.network_support import config_of, connected, introduce, read_log, running, until
 
 MB = 1 << 20
 
@@ -79,7 +79,7 @@ async def test_three_members_exchange_blobs_and_records_and_hide_until_reveal(tm
         name = await a.publish(secret, hidden_until=7)
         await a.reveal(6)
         with pytest.raises(FetchError, match="before its round is revealed") as caught:
-            await b.fetch(name, deadline_s=1, max_bytes=MB, holders=[a.peer_key])
+            await b.fetch(name, deadline_s=3, max_bytes=MB, holders=[a.peer_key])
         assert set(caught.value.peers) == {a.peer_key, c.peer_key}
         assert "does not hold it" in caught.value.peers[c.peer_key]
         async with trio.open_nursery() as nursery:
@@ -161,7 +161,7 @@ async def test_hanging_process_is_killed_and_started_again(
 def test_process_ends_with_its_client_and_a_stuck_one_is_killed_by_the_next(tmp_path: Path) -> None:
     code = (
         "import sys, trio; from pathlib import Path; sys.path.append(sys.argv[2])\n"
-        "from network_support import running\n"
+        "from tests.train.network.network_support import running\n"
         "async def main():\n"
         "    async with running(Path(sys.argv[1]), 'a') as (a,):\n"
         "        print(a.process_id, flush=True); await trio.sleep_forever()\n"

@@ -58,9 +58,10 @@ pub struct ClosePool<'info> {
 
 pub(crate) fn handler(ctx: Context<ClosePool>) -> Result<()> {
     let a = ctx.accounts;
-    let (closable, total_earned) =
-        with_state(&a.run_state, |s| Ok((check_closable(s), s.header.total_earned)))
-            .map_err(|_| TreasurerError::RunStateUnreadable)?;
+    let (closable, total_earned) = with_state(&a.run_state, |s| {
+        Ok((check_closable(s), s.header.total_earned))
+    })
+    .map_err(|_| TreasurerError::RunStateUnreadable)?;
     closable.map_err(|refusal| match refusal {
         MachineError::NotHalted => TreasurerError::RunNotHalted,
         _ => TreasurerError::RunNotSettled,

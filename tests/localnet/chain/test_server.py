@@ -1,0 +1,186 @@
+"""The server itself: bad requests, batches, load, websocket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from solana.rpc.api import Client
+from solana.rpc.websocket_api import connect
+from solders.keypair import Keypair
+from solders.rpc.config import RpcTransactionLogsFilterMentions
+from websockets.asyncio.client import connect as raw_connect
+
+from localnet.chain.process import ChainProcess
+
+from .conftest import SOL, newest_blockhash, pay, raw_call, signed
+
+
+def post(chain: ChainProcess, body: bytes) -> httpx.Response:
+    return httpx.post(chain.url, content=body, headers={"content-type": "application/json"}, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", -32700),
+        (b"{", -32700),
+        (b"\xff\xfe", -32700),
+        (b"[" * 100_000, -32700),
+        (b"7", -32600),
+        (b"[]", -32600),
+        (b'{"jsonrpc":"1.0","id":1,"method":"getSlot"}', -32600),
+        (b'{"jsonrpc":"2.0","id":1,"method":"getEverything"}', -32601),
+        (b'{"jsonrpc":"2.0","id":1,"method":"getSlot","params":{"a":1}}', -32602),
+        (b'{"jsonrpc":"2.0","id":1,"method":"getBlockTime","params":[-1]}', -32602),
+        (b'{"jsonrpc":"2.0","id":1,"method":"getBlockTime","params":[99999999]}', -32004),
+        (b'{"jsonrpc":"2.0","id":1,"method":"sendTransaction","params":["!!"]}', -32602),
+        (
+            b'{"jsonrpc":"2.0","id":1,"method":"sendTransaction","params":["AAAA",{"encoding":"base64"}]}',
+            -32602,
+        ),
+        (b'{"jsonrpc":"2.0","id":1,"method":"getSlot","params":[{"commitment":"maybe"}]}', -32602),
+    ],
+)
+def test_bad_request_gets_its_error_code(chain: ChainProcess, body: bytes, code: int) -> None:
+    answer = post(chain, body)
+    assert answer.status_code == 200
+    assert answer.json()["error"]["code"] == code
+    assert raw_call(chain, "getHealth")["result"] == "ok"
+
+
+def test_oversized_body_is_refused(chain: ChainProcess) -> None:
+    assert post(chain, b" " * (2 << 20)).status_code == 413
+
+    def chunks():
+        for _ in range(40):
+            yield b" " * 65536
+
+    try:
+        status = httpx.post(chain.url, content=chunks(), timeout=30).status_code
+    except httpx.TransportError:
+        status = 413  # closed while the rest was still being sent
+    assert status == 413
+    assert raw_call(chain, "getHealth")["result"] == "ok"
+
+
+def test_broken_connections_do_no_harm(chain: ChainProcess) -> None:
+    for port in (chain.port, chain.port + 1):
+        for data in (b"", b"POST / HTTP/1.1\r\ncontent-length: 100\r\n\r\nabc", b"\x00\xff" * 100):
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(data)
+    assert raw_call(chain, "getHealth")["result"] == "ok"
+
+
+def test_batch_is_answered_in_order_and_notifications_are_not(chain: ChainProcess) -> None:
+    batch = [{"jsonrpc": "2.0", "id": i, "method": "getSlot"} for i in range(5)]
+    batch.append({"jsonrpc": "2.0", "method": "getSlot"})
+    answers = post(chain, json.dumps(batch).encode()).json()
+    assert [answer["id"] for answer in answers] == list(range(5))
+
+
+def test_concurrent_senders_are_all_served(chain: ChainProcess, client: Client) -> None:
+    payers = [Keypair() for _ in range(8)]
+    target = Keypair().pubkey()
+    for payer in payers:
+        client.request_airdrop(payer.pubkey(), 100 * SOL)
+    blockhash = newest_blockhash(client)
+
+    def send(payer: Keypair) -> int:
+        with httpx.Client(timeout=60) as http:
+            for n in range(10):
+                tx = signed([pay(payer, target, SOL + n)], blockhash, payer)
+                params = [b64encode(bytes(tx)).decode(), {"encoding": "base64"}]
+                body = {"jsonrpc": "2.0", "id": 1, "method": "sendTransaction", "params": params}
+                assert "result" in http.post(chain.url, json=body).json()
+        return 10 * SOL + 45
+
+    with ThreadPoolExecutor(8) as pool:
+        total = sum(pool.map(send, payers))
+    assert client.get_balance(target).value == total
+
+
+async def _notices(chain: ChainProcess, client: Client) -> None:
+    payer, target = Keypair(), Keypair().pubkey()
+    await asyncio.to_thread(client.request_airdrop, payer.pubkey(), 10 * SOL)
+    blockhash = await asyncio.to_thread(newest_blockhash, client)
+    tx = signed([pay(payer, target, SOL)], blockhash, payer)
+    async with connect(chain.ws_url) as socket:
+        await socket.account_subscribe(target, commitment="confirmed", encoding="base64")
+        await socket.logs_subscribe(RpcTransactionLogsFilterMentions(target), commitment="confirmed")
+        await socket.signature_subscribe(tx.signatures[0], commitment="confirmed")
+        await socket.signature_subscribe(tx.signatures[0], commitment="finalized")
+        ids = [(await socket.recv())[0].result for _ in range(4)]
+        assert len(set(ids)) == 4
+        await asyncio.to_thread(client.send_transaction, tx)
+        first = {}
+        for _ in range(3):
+            notice = (await asyncio.wait_for(socket.recv(), 20))[0]
+            first[notice.subscription] = notice.result
+        assert set(first) == set(ids[:3])
+        assert first[ids[0]].value.lamports == SOL
+        assert first[ids[1]].value.signature == tx.signatures[0]
+        assert first[ids[2]].value.err is None
+        final = (await asyncio.wait_for(socket.recv(), 30))[0]
+        assert final.subscription == ids[3]
+        assert final.result.context.slot >= first[ids[0]].context.slot + 32
+        await socket.signature_subscribe(tx.signatures[0], commitment="confirmed")
+        late_id = (await socket.recv())[0].result
+        late = (await asyncio.wait_for(socket.recv(), 20))[0]
+        assert late.subscription == late_id
+        assert late.result.value.err is None
+        await socket.account_unsubscribe(ids[0])
+        assert (await socket.recv())[0].result is True
+
+
+def test_subscriptions_tell_of_a_transfer_also_after_the_fact(chain: ChainProcess, client: Client) -> None:
+    asyncio.run(_notices(chain, client))
+
+
+async def _slots(chain: ChainProcess) -> None:
+    async with raw_connect(chain.ws_url) as socket:
+        for bad, code in (("{", -32700), ("[1]", None), ('{"id":1,"method":"blockSubscribe"}', -32601)):
+            await socket.send(bad)
+            answer = json.loads(await socket.recv())
+            assert code is None or answer["error"]["code"] == code
+        await socket.send('{"jsonrpc":"2.0","method":"ping"}')  # a notification: no answer
+        await socket.send('{"jsonrpc":"2.0","id":1,"method":"slotSubscribe"}')
+        number = json.loads(await socket.recv())["result"]
+        seen = []
+        while len(seen) < 4:
+            notice = json.loads(await asyncio.wait_for(socket.recv(), 20))
+            assert notice["params"]["subscription"] == number
+            seen.append(notice["params"]["result"]["slot"])
+        assert seen == list(range(seen[0], seen[0] + 4))
+        await socket.send(json.dumps({"id": 2, "method": "slotUnsubscribe", "params": [number + 1]}))
+        while "error" not in (answer := json.loads(await socket.recv())):
+            assert "method" in answer
+        assert answer["error"]["code"] == -32602
+
+
+def test_slots_are_announced_one_by_one_and_bad_messages_answered(chain: ChainProcess) -> None:
+    asyncio.run(_slots(chain))
+
+
+def test_twenty_subscribers_all_hear_of_a_change(chain: ChainProcess, client: Client) -> None:
+    target = Keypair().pubkey()
+
+    async def work() -> list[int]:
+        sockets = [await raw_connect(chain.ws_url) for _ in range(20)]
+        options = {"encoding": "base64", "commitment": "confirmed"}
+        ask = {"jsonrpc": "2.0", "id": 1, "method": "accountSubscribe", "params": [str(target), options]}
+        for subscriber in sockets:
+            await subscriber.send(json.dumps(ask))
+            await subscriber.recv()
+        await asyncio.to_thread(client.request_airdrop, target, SOL)
+        heard = [json.loads(await asyncio.wait_for(subscriber.recv(), 20)) for subscriber in sockets]
+        for subscriber in sockets:
+            await subscriber.close()
+        return [notice["params"]["result"]["value"]["lamports"] for notice in heard]
+
+    assert asyncio.run(work()) == [SOL] * 20
