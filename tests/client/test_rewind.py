@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from psyche_chain.chain.state import Checkpoint, Phase
+from psyche_chain.client import catchup
 from psyche_chain.client.catchup import CatchUp, blob_id_of
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ledger import head, link, link_through, ring_records
@@ -157,7 +158,10 @@ async def test_newer_weights_are_kept_while_peers_are_silent(scene: Scene) -> No
     assert scene.weights.step == 6
 
 
-async def test_lost_blob_is_passed_by_a_newer_checkpoint(scene: Scene) -> None:
+async def test_lost_blob_is_passed_by_a_newer_checkpoint(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catchup, "BLOB_DEADLINE_S", 0.2)
     await scene.peer_folds(*rounds(1, 6))
     checkpoint = await scene.checkpoint_of_peer()
     lost = rounds(3, 3)[0][0].accepted[0].commitment
