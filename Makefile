@@ -23,7 +23,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: venv ## Train a small MatFormer with three members on an embedded chain, pay out, claim
-	$(BIN)/psyche-localnet run config/demo.toml --clients 3 --tiers 0,1,1 --out runs/demo --exit-on-failure
+	$(BIN)/psyche-localnet run config/demo.toml --clients 3 --tiers 0,1,1 --out runs/demo
 
 test: venv test-rust test-fast test-slow ## All tests: Rust where cargo is, then the fast Python ones, then whole runs
 

@@ -22,9 +22,8 @@ from psyche_train.spec import TrainSpec
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("config", type=Path)
     parser.add_argument("--tiers", default="0,1,1")
     parser.add_argument("--steps", type=int, default=120)

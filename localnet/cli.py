@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +21,9 @@ from solders.keypair import Keypair
 from localnet import deploy as deployment
 from localnet.chain import __main__ as chain
 from localnet.chain.server import ChainConfig, StartError
-
-OK = 0
-ERROR = 1
-USAGE = 2
+from localnet.run import command as launcher
+from psyche_chain.cli import exit_codes
+from psyche_chain.cli.shell import run_app
 
 DEFAULT_RPC = "http://127.0.0.1:8899"
 
@@ -96,7 +96,10 @@ def deploy(
         typer.echo(f"{name:12} {entry['id']}  {entry['result']}")
 
 
-# `run`, the launcher of whole training runs, registers itself here.
+app.command(
+    "run",
+    epilog="Example: psyche-localnet run config/demo.toml --clients 3 --tiers 0,1,1 --kill-random 1 --every 20",
+)(launcher.run)
 
 
 def _payer(path: Path | None, state_dir: Path) -> Keypair:
@@ -129,22 +132,10 @@ def _deploy_with_progress(
         )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a command; the exit status."""
-    try:
-        status = app(args=argv, standalone_mode=False)
-        return status if isinstance(status, int) else OK
-    except (deployment.DeployError, StartError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return ERROR
-    except KeyboardInterrupt:
-        return ERROR
-    except Exception as exc:
-        usage = getattr(exc, "exit_code", None)  # an error of Typer's parser
-        if usage is None or not hasattr(exc, "show"):
-            raise
-        exc.show()
-        return int(usage)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status."""
+    known = {deployment.DeployError: exit_codes.ERROR, StartError: exit_codes.ERROR}
+    return run_app(app, argv, known)
 
 
 if __name__ == "__main__":

@@ -139,11 +139,8 @@ class BlobStore:
             BlobMissing: not here.
             BlobCorrupt: the disk changed it; the file has been removed, so it can be fetched again.
         """
-        try:
-            with _disk(self.path(blob), "read a blob"):
-                data = self.path(blob).read_bytes()
-        except FileNotFoundError as exc:
-            raise BlobMissing(f"blob {blob.hex()} is not in {self.directory}") from exc
+        with _disk(self.path(blob), "read a blob", reads=blob):
+            data = self.path(blob).read_bytes()
         if blob_id(data) != blob:
             self.delete(blob)
             raise BlobCorrupt(f"blob {blob.hex()} in {self.directory} was damaged on disk and is removed")
@@ -161,7 +158,7 @@ class BlobStore:
             manifest = Manifest.from_bytes(self._beside(blob, ".manifest").read_bytes())
             if manifest.id == blob:
                 return manifest
-        with _disk(self.path(blob), "read a blob"), self.path(blob).open("rb") as file:
+        with _disk(self.path(blob), "read a blob", reads=blob), self.path(blob).open("rb") as file:
             manifest = manifest_of_file(file)
         if manifest.id != blob:
             self.delete(blob)
@@ -170,12 +167,9 @@ class BlobStore:
 
     def read(self, blob: bytes, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`; not verified (the receiver does)."""
-        try:
-            with _disk(self.path(blob), "read a blob"), self.path(blob).open("rb") as file:
-                file.seek(offset)
-                return file.read(length)
-        except FileNotFoundError as exc:
-            raise BlobMissing(f"blob {blob.hex()} is not in {self.directory}") from exc
+        with _disk(self.path(blob), "read a blob", reads=blob), self.path(blob).open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
 
     def hidden_until(self, blob: bytes) -> int | None:
         """The round that has to be revealed before the blob may be served, or None.
@@ -348,13 +342,17 @@ class PartialBlob:
 
 
 @contextmanager
-def _disk(path: Path, what: str) -> Iterator[None]:
-    """Turn an OSError into one that tells the user what to do; FileNotFoundError passes."""
+def _disk(path: Path, what: str, *, reads: bytes | None = None) -> Iterator[None]:
+    """Turn an OSError into one that tells the user what to do.
+
+    Args:
+        reads: the blob that is read inside: its absence is a BlobMissing.
+    """
     try:
         yield
-    except FileNotFoundError:
-        raise
     except OSError as exc:
+        if reads is not None and isinstance(exc, FileNotFoundError):
+            raise BlobMissing(f"blob {reads.hex()} is not in {path.parent}") from exc
         raise BlobStoreError(
             f"cannot {what} at {path}: {exc.strerror or exc}; "
             "free some disk space, fix the permissions, or choose another state directory"

@@ -21,7 +21,7 @@ from psyche_train.matformer.loading import (
 from psyche_train.models.initial import initial_weights
 from psyche_train.models.llama import config_of
 from psyche_train.models.schema import Schema
-from psyche_train.spec import HubCheckpoint, InitCheckpoint, LocalCheckpoint, StdlibData, TrainSpec
+from psyche_train.spec import DummyData, HubCheckpoint, InitCheckpoint, LocalCheckpoint, StdlibData, TrainSpec
 
 
 def schema_of(spec: TrainSpec) -> Schema:
@@ -55,8 +55,8 @@ def first_weights(
         found = weights_hash(part_digests(schema, weights, 0)).hex()
         if found != chosen.weights_sha256:
             raise CheckpointError(
-                f"the first weights ({name}) have hash {found[:16]}, the run's is {chosen.weights_sha256[:16]}: "
-                "get the checkpoint that the run names"
+                f"the first weights ({name}) have hash {found[:16]}, the run's is "
+                f"{chosen.weights_sha256[:16]}: get the checkpoint that the run names"
             )
     return weights, name, cut
 
@@ -91,11 +91,11 @@ def resolve(spec: TrainSpec) -> TrainSpec:
         DataError, CheckpointError, TierError: a source is missing, or is not what a hash says.
     """
     location = spec.data_location.chosen
-    if not spec.data_location.Dummy:
+    if not isinstance(location, DummyData):
         open_tokens(location)
         found = read_tokens(location)[1]
         extra = {"python": platform.python_version()} if isinstance(location, StdlibData) else {}
-        kept = location.model_copy(update={"sha256": found, **extra} if not location.sha256 else {})
+        kept = location if location.sha256 else location.model_copy(update={"sha256": found, **extra})
         spec = spec.model_copy(
             update={"data_location": spec.data_location.model_copy(update={spec.data_location.kind: kept})}
         )

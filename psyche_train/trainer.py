@@ -1,24 +1,15 @@
-"""One member's model slice: trains batches, checks and folds updates, saves and restores.
-
-TrainerError (RuntimeError): a call that does not fit the trainer's state; the message says which.
-    FoldError: a record that does not follow the position, or blobs that are missing.
-    NotFinite: loss or gradient is NaN or infinite; nothing was changed.
-TrainCancelled (Exception): `cancelled()` said so; nothing was changed.
-"""
+"""One member's model slice: trains batches, checks and folds updates, saves and restores."""
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -31,9 +22,11 @@ from psyche_train.data.tokenizer import save_byte_tokenizer
 from psyche_train.fold.chunks import grids
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.fold.exact import Ballot, apply_step, direction
+from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
+from psyche_train.learner import Learner, choose_device
 from psyche_train.matformer.box import StartupInfo
 from psyche_train.matformer.loading import CheckpointError, Strategy, inferred, read_slice
-from psyche_train.models.llama import build_model, slice_config
+from psyche_train.models.llama import slice_config
 from psyche_train.models.schema import TierError
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import first_weights, schema_of
@@ -51,49 +44,24 @@ from psyche_train.strategies.payload import (
     encode_update,
 )
 
+__all__ = [
+    "CheckpointError",
+    "ExpectedUpdate",
+    "FoldError",
+    "NotFinite",
+    "Position",
+    "TierError",
+    "TrainCancelled",
+    "TrainJob",
+    "TrainResult",
+    "Trainer",
+    "TrainerError",
+    "UpdateError",
+]
+
 logger = logging.getLogger(__name__)
 
 VALIDATION_WINDOWS = 64
-MICRO_BATCH_TOKENS = 8192
-
-
-class TrainerError(RuntimeError):
-    """A call that does not fit the trainer's state."""
-
-
-class FoldError(TrainerError):
-    """A record that does not follow the position, or blobs that are missing."""
-
-
-class NotFinite(TrainerError):
-    """Loss or gradient is NaN or infinite; nothing was changed."""
-
-
-class TrainCancelled(Exception):
-    """`cancelled()` said so; nothing was changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainJob:
-    """One member's share of one round."""
-
-    epoch: int
-    round: int
-    step: int
-    slot: int
-    tier: int
-    intervals: list[range]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """What came of a job."""
-
-    blob: bytes
-    loss: float
-    """Mean over the tokens, before this round's update."""
-    tokens: int
-    seconds: float
 
 
 class Trainer:
@@ -159,8 +127,7 @@ class Trainer:
         self.source = StartupInfo.of(spec, self.schema, tier, strategy)
         self._config = slice_config(self.schema.config, tier, spec.matformer.ffn_rescale)
         self._distro = DistroState(optimizer, self.layouts[tier].grids, self.device)
-        self._model: torch.nn.Module | None = None
-        self._weights: dict[str, Tensor] = {}
+        self._learner: Learner | None = None
         self._digests: list[bytes] | None = None
         self._turn = threading.RLock()
 
@@ -217,33 +184,21 @@ class Trainer:
             TrainCancelled, NotFinite: nothing was changed, the job can be trained again.
         """
         with self._turn:
-            model = self._loaded()
+            learner = self._loaded()
             if job.tier != self.tier:
                 raise TrainerError(f"the job is for tier {job.tier}, this trainer holds tier {self.tier}")
-            started = time.monotonic()
-            lr = self.spec.learning_rate(job.step)
-            batch = self.data.batch(job.intervals)
-            tokens = batch.shape[0] * self.spec.max_seq_len
-            if tokens == 0:
+            if num_samples(job.intervals) == 0:
                 raise TrainerError(f"round {job.round} gives slot {job.slot} no samples")
-            model.zero_grad(set_to_none=True)
-            saved = self._look_ahead(lr)
-            try:
-                loss = self._accumulate(model, batch, tokens, cancelled)
-            finally:
-                if saved is not None:
-                    _copy(saved, self._weights)
-            gradients = {name: _gradient(weight) for name, weight in self._weights.items()}
-            model.zero_grad(set_to_none=True)
-            norm = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients.values()))
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise NotFinite(
-                    f"round {job.round}: loss {loss}, gradient norm {norm}. Lower the learning rate"
-                )
-            limit = self.spec.optimizer.chosen.clip_grad_norm
-            if limit is not None and norm > limit:
-                for gradient in gradients.values():
-                    gradient.mul_(limit / norm)
+            started = time.monotonic()
+            optimizer, lr = self.spec.optimizer.chosen, self.spec.learning_rate(job.step)
+            batch = self.data.batch(job.intervals)
+            offset = None
+            if optimizer.lookahead:
+                offset = {name: error.sign() * lr for name, error in self._distro.error.items()}
+            loss, gradients = learner.gradients(
+                batch, cancelled=cancelled, clip_norm=optimizer.clip_grad_norm, offset=offset
+            )
+            tokens = len(batch) * self.spec.max_seq_len
             header = UpdateHeader(
                 run=self.run,
                 epoch=job.epoch,
@@ -305,9 +260,9 @@ class Trainer:
     def digests(self) -> list[bytes]:
         """Return ``[g_T, ..., g_tier]`` of the weights (see `psyche_train.fold.digest`)."""
         with self._turn:
-            self._loaded()
+            weights = self._loaded().weights
             if self._digests is None:
-                self._digests = part_digests(self.schema, self._weights, self.tier)
+                self._digests = part_digests(self.schema, weights, self.tier)
             return list(self._digests)
 
     def weights_hash(self) -> bytes:
@@ -320,7 +275,9 @@ class Trainer:
             info = CheckpointInfo(
                 self.run, self.spec.sha256, self.schema_hash, self.tier, self.weights_hash()
             )
-            weights = {name: weight.detach().cpu().contiguous() for name, weight in self._weights.items()}
+            weights = {
+                name: weight.detach().cpu().contiguous() for name, weight in self._loaded().weights.items()
+            }
             return self.store.write(
                 self.position, info, weights, self._distro.tensors(), self._save_configuration
             )
@@ -331,65 +288,21 @@ class Trainer:
 
     def validation_loss(self) -> float:
         """Mean loss per token on the held-out windows, fp32, at this member's width."""
-        with self._turn, torch.no_grad():
-            model = self._loaded()
-            windows = self.data.validation(VALIDATION_WINDOWS)
-            total = 0.0
-            for part in windows.split(max(1, MICRO_BATCH_TOKENS // self.spec.max_seq_len)):
-                total += float(self._loss_sum(model, part))
-            return total / (windows.shape[0] * self.spec.max_seq_len)
+        with self._turn:
+            return self._loaded().loss(self.data.validation(VALIDATION_WINDOWS))
 
     def _take(self, weights: dict[str, Tensor], position: Position) -> None:
-        if self._model is None:
-            self._model = build_model(self._config, weights, self.device)
-            parameters = dict(self._model.named_parameters())
-            self._weights = {tensor.name: parameters[tensor.name] for tensor in self.schema.tensors}
+        if self._learner is None:
+            self._learner = Learner(self._config, self.schema, weights, self.device)
         else:
-            _copy(weights, self._weights)
+            self._learner.copy_weights(weights)
         self._digests = None
         self.position = position
 
-    def _loaded(self) -> torch.nn.Module:
-        if self._model is None:
+    def _loaded(self) -> Learner:
+        if self._learner is None:
             raise TrainerError("the trainer holds no weights yet: call load, restore or reset first")
-        return self._model
-
-    def _look_ahead(self, lr: float) -> dict[str, Tensor] | None:
-        """Move the weights to where the error buffers point; returns the copy to restore them from."""
-        if not self.spec.optimizer.chosen.lookahead:
-            return None
-        saved = {name: weight.detach().clone() for name, weight in self._weights.items()}
-        with torch.no_grad():
-            for name, weight in self._weights.items():
-                weight.sub_(self._distro.error[name].sign(), alpha=lr)
-        return saved
-
-    def _accumulate(
-        self, model: torch.nn.Module, batch: Tensor, tokens: int, cancelled: Callable[[], bool]
-    ) -> float:
-        """Add up the gradient of the mean loss over all tokens; returns that mean."""
-        total = 0.0
-        for part in batch.split(max(1, MICRO_BATCH_TOKENS // self.spec.max_seq_len)):
-            if cancelled():
-                model.zero_grad(set_to_none=True)
-                raise TrainCancelled
-            with self._autocast():
-                loss = self._loss_sum(model, part)
-            (loss / tokens).backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        return total / tokens
-
-    def _loss_sum(self, model: torch.nn.Module, windows: Tensor) -> Tensor:
-        windows = windows.to(self.device)
-        logits = model(input_ids=windows[:, :-1], use_cache=False).logits.float()
-        return F.cross_entropy(
-            logits.flatten(0, 1), windows[:, 1:].flatten(), ignore_index=-100, reduction="sum"
-        )
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.device.type == "cuda":
-            return torch.autocast("cuda", dtype=torch.bfloat16)
-        return nullcontext()
+        return self._learner
 
     def _check_follows(self, record: RoundRecord) -> None:
         at = self.position
@@ -447,37 +360,10 @@ class Trainer:
             steps[grid.name] = direction(grid, ballots, votes=optimizer.votes, device=fold_device)
         lr = self.spec.learning_rate(step)
         self._digests = None
-        for name, weight in self._weights.items():
+        for name, weight in self._loaded().weights.items():
             apply_step(weight, steps[name], lr=lr, weight_decay=optimizer.weight_decay)
 
     def _save_configuration(self, folder: Path) -> None:
         self._config.save_pretrained(folder)
         if self.spec.data_location.Stdlib and self._config.vocab_size == 256:
             save_byte_tokenizer(folder)
-
-
-def choose_device(name: str) -> torch.device:
-    """Turn "auto", "cpu", "cuda", "cuda:N" or "mps" into a device that is there.
-
-    Raises:
-        ValueError: there is no such device; says which ones there are.
-    """
-    there = ["cpu"]
-    there += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    there += ["mps"] if torch.backends.mps.is_available() else []
-    if name == "auto":
-        return torch.device(there[1] if len(there) > 1 else "cpu")
-    wanted = "cuda:0" if name == "cuda" else name
-    if wanted not in there:
-        raise ValueError(f"device {name!r} is not on this machine: choose auto, {', '.join(there)}")
-    return torch.device(wanted)
-
-
-def _gradient(weight: Tensor) -> Tensor:
-    return torch.zeros_like(weight) if weight.grad is None else weight.grad.detach()
-
-
-@torch.no_grad()
-def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-    for name, weight in target.items():
-        weight.copy_(source[name])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """Kill ``members`` (indices) at ``at_s`` seconds after the first round opened; start them again at ``restart_at_s``."""
+    """Kill ``members`` (indices) at ``at_s`` seconds after the first round; start them again at ``restart_at_s``."""
 
     at_s: float
     restart_at_s: float

@@ -45,7 +45,10 @@ async def create_run(session: Session, config: RunConfig, *, paused: bool, repor
         RefusedError: the run exists and cannot become what the file says (it is live, or has another shape).
         ConfigError, FundsError, ProgramError, RpcError: as their names say; the command may be run again.
     """
-    spec = await trio.to_thread.run_sync(lambda: config.spec.resolve().to_bytes())
+    try:
+        spec = await trio.to_thread.run_sync(lambda: config.spec.resolve().to_bytes())
+    except ValueError as exc:  # the data or the first weights are not here, or not what the file says
+        raise ConfigError(f"model.LLM: {exc}") from exc
     key = ids.run_address(session.wallet, config.run_id)
     account = await queries.get_account(session.rpc, key)
     mint: Mint | None = None

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-DEFAULT_DEADLINE_S: Final = 20.0
+DEFAULT_DEADLINE_S = 15.0
 """Longest time that one call may take over all endpoints and retries."""
 REQUEST_TIMEOUT_S: Final = 8.0
 """Longest time for one HTTP request to one endpoint."""
@@ -91,17 +91,17 @@ class RpcPool:
         self,
         urls: Sequence[str],
         *,
-        deadline_s: float = DEFAULT_DEADLINE_S,
+        deadline_s: float | None = None,
         transport: Callable[[str], httpx.AsyncBaseTransport | None] = lambda url: None,
     ) -> None:
         """Args:
         urls: at least one http(s) address; the first is preferred while all are healthy.
-        deadline_s: default limit of a call.
+        deadline_s: default limit of a call; `DEFAULT_DEADLINE_S` where None.
         transport: for tests, the HTTP transport of an address.
         """
         if not urls:
             raise ValueError("an RPC pool needs at least one endpoint")
-        self.deadline_s = deadline_s
+        self.deadline_s = DEFAULT_DEADLINE_S if deadline_s is None else deadline_s
         self.newest_slot = 0
         """Newest slot that any answer has shown."""
         self._ids = itertools.count(1)

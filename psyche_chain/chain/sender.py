@@ -176,16 +176,14 @@ class Sender:
     ) -> queries.SignatureStatus | None:
         """Send until confirmed; None once its blockhash has expired without it having landed."""
         raw = bytes(transaction)
-        next_send = trio.current_time()
-        poll_s = FIRST_POLL_S
         while True:
-            if trio.current_time() >= next_send:
-                next_send = trio.current_time() + RESEND_S
-                await self._send_raw(raw)
-            await trio.sleep(poll_s)
-            poll_s = min(MAX_POLL_S, poll_s * 1.5)
-            if (status := await self._status(signature)) is not None:
-                return status
+            await self._send_raw(raw)
+            send_again, poll_s = trio.current_time() + RESEND_S, FIRST_POLL_S
+            while trio.current_time() < send_again:
+                await trio.sleep(poll_s)
+                poll_s = min(MAX_POLL_S, poll_s * 1.5)
+                if (status := await self._status(signature)) is not None:
+                    return status
             # Asked in this order: a height past the limit, then still no status, is final.
             if await queries.block_height(self.rpc) > last_height:
                 return await self._status(signature, history=True)

@@ -52,6 +52,10 @@ def join(
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads for training.")] = None,
+    linger: Annotated[
+        float,
+        typer.Option("--linger", min=0, metavar="SECONDS", help="Stay for others once the run is finished."),
+    ] = 60.0,
     json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per log line.")] = False,
     rpc: RpcOpt = None,
     keypair: KeypairOpt = None,
@@ -85,6 +89,7 @@ def join(
             hot_key=hot_key,
             threads=threads,
             json_logs=json_logs,
+            linger_s=linger,
         )
     )
     raise typer.Exit(status)

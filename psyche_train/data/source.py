@@ -6,6 +6,7 @@ DataError (ValueError): a source is missing here, or holds other bytes than the 
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import sysconfig
 from pathlib import Path
@@ -50,8 +51,8 @@ def open_tokens(location: StdlibData | LocalData | DummyData) -> Tokens:
         if isinstance(location, StdlibData):
             made_with = f" (made with Python {location.python})" if location.python else ""
             raise DataError(
-                f"this machine's standard library (Python {platform.python_version()}) has other text than the "
-                f"run's{made_with}: SHA-256 {found[:16]}, the run's is {wanted[:16]}. "
+                f"this machine's standard library (Python {platform.python_version()}) has other text "
+                f"than the run's{made_with}: SHA-256 {found[:16]}, the run's is {wanted[:16]}. "
                 f"Join with Python {location.python or 'of the version that created the run'}"
             )
         assert isinstance(location, LocalData)
@@ -69,13 +70,13 @@ def stdlib_text(max_bytes: int, folder: Path | None = None) -> bytes:
         DataError: there are no source files (a stripped installation).
     """
     root = folder or Path(sysconfig.get_paths()["stdlib"])
-    files = [
-        path
-        for path in root.rglob("*.py")
-        if not _SKIPPED_FOLDERS & set(path.relative_to(root).parts[:-1])
-        and not path.name.startswith(_SKIPPED_FILES)
-        and not path.is_symlink()
-    ]
+    files = []
+    for folder_name, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _SKIPPED_FOLDERS]
+        for name in names:
+            path = Path(folder_name, name)
+            if path.suffix == ".py" and not name.startswith(_SKIPPED_FILES) and not path.is_symlink():
+                files.append(path)
     parts, size = [], 0
     for path in sorted(files, key=lambda path: path.relative_to(root).as_posix()):
         if size >= max_bytes:

@@ -59,4 +59,4 @@ def integer_basis(edge: int) -> Tensor:
 @cache
 def real_basis(edge: int) -> Tensor:
     """`integer_basis` over ``2**20`` in fp32, for the sender's transform, which need not be exact."""
-    return (integer_basis(edge).to(torch.float64) / 2**FRACTION_BITS).to(torch.float32)
+    return integer_basis(edge).to(torch.float64).mul_(1.0 / (1 << FRACTION_BITS)).to(torch.float32)

@@ -149,7 +149,7 @@ def _checked(source: SliceSource, schema: Schema) -> SliceSource:
     base = int(schema.config.intermediate_size)
     if source.base_intermediate_size != base:
         raise CheckpointError(
-            f"{source.path} was cut from a width of {source.base_intermediate_size}, the run's model has {base}"
+            f"{source.path} was cut from a width of {source.base_intermediate_size}, the model has {base}"
         )
     return source
 

@@ -2,8 +2,8 @@
 
 One `_Job` a blob. Workers, one a peer, take ranges of missing pieces; a second worker starts when the first
 has not finished after `HEDGE_S`, or at once for a blob of several ranges. Ranges that another worker holds
-are taken again when nothing else is left, so that one slow peer cannot keep the last range. A peer that serves a
-corrupted piece or manifest is not asked again.
+are taken again when nothing else is left, so that one slow peer cannot keep the last range. A peer that
+serves a corrupted piece or manifest is not asked again.
 """
 
 from __future__ import annotations
@@ -165,6 +165,7 @@ class _Job:
                     self.reasons.setdefault(key, why)
                     continue
                 self._working.add(key)
+                self.reasons.setdefault(key, "did not deliver it in time")
                 nursery.start_soon(self._work, key)
             await trio.sleep(0.05)
 
@@ -198,7 +199,9 @@ class _Job:
             self._give_up(str(exc))
         except (StreamBroken, _Refused) as exc:
             self._failures[key] += 1
-            delay_s = min(RETRY_CAP_S, RETRY_FIRST_S * 1.5 ** self._failures[key])
+            delay_s = RETRY_FIRST_S  # a peer that hides the blob will show it any moment
+            if not (isinstance(exc, _Refused) and exc.status is Status.HIDDEN):
+                delay_s = min(RETRY_CAP_S, RETRY_FIRST_S * 1.3 ** self._failures[key])
             self._retry_at[key] = trio.current_time() + delay_s
             self.reasons[key] = str(exc)
         finally:
@@ -214,7 +217,7 @@ class _Job:
         await write_all(stream, request.to_bytes())
         reply = Reply.from_bytes(await read_exactly(stream, REPLY_BYTES))
         if reply.status is not Status.OK:
-            raise _Refused(reply.status.reason)
+            raise _Refused(reply.status)
         if want_manifest != bool(reply.first) or reply.second > length:
             raise WireError(f"answered {reply.first}+{reply.second} bytes to a request for {length}")
         if want_manifest:
@@ -290,3 +293,7 @@ class _Job:
 
 class _Refused(Exception):
     """A peer answered, but not with the blob."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status.reason)
+        self.status = status

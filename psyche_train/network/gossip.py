@@ -31,7 +31,8 @@ IDS_PER_MESSAGE = 24
 MAX_BLOBS = 16_384
 """Blobs whose holders are remembered; the oldest go first."""
 MAX_PER_MEMBER = 4096
-MAX_MESSAGES_PER_S = 20
+BATCH_S = 0.25
+"""Blobs announced within this time share a message: at most four messages a second."""
 
 
 class GossipError(ValueError):
@@ -154,12 +155,14 @@ class Gossip:
                 logger.info("event=gossip_refused key=%s why=%s", sender.peer.key.hex(), exc)
 
     async def _speak(self) -> None:
-        addresses: list[str] = []
+        """Publish what is queued, in batches; say where this member is dialled whenever that changed."""
+        said: list[str] = []
         while True:
-            await trio.sleep(1 / MAX_MESSAGES_PER_S)
-            if self._node.addresses() != addresses and any(map(self._node.connected, self._node.members)):
+            await trio.sleep(BATCH_S)
+            addresses = self._node.addresses()
+            if addresses != said and any(map(self._node.connected, self._node.members)):
+                said = addresses
                 await trio.sleep(1)  # the mesh forms at the first heartbeat
-                addresses = self._node.addresses()
                 await self._publish(encode_addresses(addresses))
             if self._queue:
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), IDS_PER_MESSAGE))]

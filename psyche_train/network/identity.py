@@ -86,4 +86,4 @@ def check_free(listen: Multiaddr) -> None:
             try:
                 probe.bind((host, port))
             except OSError as exc:
-                raise OSError(exc.errno, f"cannot listen on {listen}: {exc.strerror}") from exc
+                raise OSError(exc.errno, f"cannot listen on {listen}: {exc.strerror}") from None

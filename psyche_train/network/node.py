@@ -1,10 +1,8 @@
-"""The libp2p host of a member: connections to every other member, kept up, watched and guarded."""
+"""The libp2p host of a member: who may connect, streams to members, guards around the library."""
 
 from __future__ import annotations
 
 import logging
-import os
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -19,23 +17,16 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
-from psyche_train.network.identity import check_free, dialable, key_pair_of, peer_id_of, reported
+from psyche_train.network.identity import check_free, key_pair_of, peer_id_of, reported
 from psyche_train.network.scopes import shielded
-from psyche_train.network.streams import StreamBroken, close_quietly, describe, read_exactly, write_all
+from psyche_train.network.streams import StreamBroken, close_quietly, describe
 from psyche_train.network.transport import GuardedSession, MemberNoise, MemberTCP, Traffic
 from psyche_train.network.types import MAX_ADDRS, Peer
-from psyche_train.network.wire import PING_BYTES, PING_PROTOCOL
 
 logger = logging.getLogger(__name__)
 
-DIAL_S = 10.0
-PING_EVERY_S = 5.0
-PING_S = 10.0
-"""With `PING_EVERY_S`: a frozen peer is noticed after 15 s at most."""
 OPEN_S = 12.0
-RETRY_FIRST_S = 0.5
-RETRY_CAP_S = 15.0
-COURTESY_S = 2.0
+COURTESY_S = 1.0
 """The member with the lower key dials at once; the other one waits this long for it."""
 MAX_CONNECTIONS = 600
 
@@ -54,8 +45,9 @@ class Member:
     error: str = "not dialled yet"
     extra_addrs: tuple[str, ...] = ()
     """Addresses that the member itself gossiped."""
+    pinging: bool = False
     strikes: int = 0
-    changed: trio.Event = field(default_factory=trio.Event)
+    """Pings in a row without an answer."""
 
 
 class Node:
@@ -76,7 +68,9 @@ class Node:
         self._announce = tuple(announce)
         self._listen = Multiaddr(listen)
         self._refusals = 0
-        self._kick = trio.Event()
+        self.kick = trio.Event()
+        """Set when the member table changed."""
+        self._nursery: trio.Nursery | None = None
         self.host: Any = new_host(
             key_pair=pair,
             sec_opt={NOISE: MemberNoise(pair, self._is_member, self._on_stranger)},
@@ -98,7 +92,6 @@ class Node:
         self.swarm = cast(Any, self.host.get_network())
         self.swarm.retry_config = RetryConfig(max_retries=0)
         self.swarm.set_stream_handler(self._guarded(self.swarm.common_stream_handler))
-        self.handle(PING_PROTOCOL, _answer_pings)
 
     def handle(self, protocol: str, handler: Handler) -> None:
         """Serve a protocol by `handler(stream, member key)`; its exceptions only reset the stream."""
@@ -118,7 +111,7 @@ class Node:
         self.host.set_stream_handler(protocol, serve)
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
-        """Listen and keep all members connected until cancelled.
+        """Listen until cancelled; `Links` makes the connections.
 
         Raises:
             OSError: the listening address is in use or not ours.
@@ -126,12 +119,13 @@ class Node:
         check_free(self._listen)
         async with self.host.run(listen_addrs=[self._listen]):
             try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._keep_connected)
-                    nursery.start_soon(self._keep_alive)
+                # it dials whatever addresses peers claimed for themselves; ours come from the member table
+                await self.swarm.auto_connector.stop()
+                async with trio.open_nursery() as self._nursery:
                     task_status.started()
                     await trio.sleep_forever()
             finally:
+                self._nursery = None
                 with shielded(3):
                     await self.host.close()
 
@@ -139,13 +133,14 @@ class Node:
         """Where this member can be dialled, without the `/p2p/` suffix."""
         return list(self._announce) or reported(self.host.get_transport_addrs())
 
-    async def set_members(self, peers: Sequence[Peer]) -> None:
+    def set_members(self, peers: Sequence[Peer]) -> None:
         """Replace the member table; connections of keys that are no longer in it are closed."""
         wanted = {peer.key: peer for peer in peers if peer.key != self.key}
         for key in [key for key in self.members if key not in wanted]:
             member = self.members.pop(key)
             del self._by_id[member.id]
-            await self.drop(member.id, "left the member table")
+            if self._nursery is not None:
+                self._nursery.start_soon(self.drop, member.id, "left_the_member_table")
         for key, peer in wanted.items():
             known = self.members.get(key)
             if known is not None:
@@ -157,9 +152,9 @@ class Node:
             if identity is None:
                 logger.warning("event=member_key_invalid key=%s slot=%d", key.hex(), peer.slot)
                 continue
-            member = Member(peer, identity, trio.current_time() + self._courtesy(key))
+            member = Member(peer, identity, trio.current_time() + self.courtesy(key))
             self.members[key] = self._by_id[identity] = member
-        self._kick.set()
+        self.kick.set()
 
     def connected(self, key: bytes) -> bool:
         """Whether there is a live connection to the member."""
@@ -175,12 +170,13 @@ class Node:
         fresh = tuple(addrs[:MAX_ADDRS])
         if set(fresh) - set(member.extra_addrs):
             member.extra_addrs = fresh
-            member.next_dial = min(member.next_dial, trio.current_time() + self._courtesy(member.peer.key))
+            member.next_dial = min(member.next_dial, trio.current_time() + self.courtesy(member.peer.key))
 
     async def open_stream(self, key: bytes, protocol: str) -> Any:
         """A stream to a connected member.
 
-        Negotiation is never cut short by our own cancellation; if it does not end, the connection is dropped.
+        Negotiation runs in a task of its own, so that a caller may be cancelled at once without leaving half
+        an opened stream on the connection.
 
         Raises:
             StreamBroken: no connection, or the peer does not answer.
@@ -188,16 +184,33 @@ class Node:
         member = self.members.get(key)
         if member is None:
             raise StreamBroken("is not a member")
-        if not self.connected(key):
+        if not self.connected(key) or self._nursery is None:
             raise StreamBroken(f"no connection ({member.error})")
-        await trio.lowlevel.checkpoint()
-        with shielded(OPEN_S):
-            try:
-                return await self.host.new_stream(member.id, [protocol])
-            except Exception as exc:
-                raise StreamBroken(f"refused a stream ({describe(exc)})") from exc
-        await self.drop(member.id, "did not answer a new stream")
-        raise StreamBroken(f"did not answer a new stream within {OPEN_S:.0f} s")
+        opening = _Opening()
+        self._nursery.start_soon(self._open, member.id, protocol, opening)
+        try:
+            await opening.done.wait()
+        except trio.Cancelled:
+            opening.abandoned = True
+            if opening.stream is not None:
+                await close_quietly(opening.stream, reset=True)
+            raise
+        if opening.stream is None:
+            raise StreamBroken(opening.error)
+        return opening.stream
+
+    async def _open(self, identity: ID, protocol: str, opening: _Opening) -> None:
+        try:
+            with trio.move_on_after(OPEN_S):
+                stream = await self.host.new_stream(identity, [protocol])
+                if opening.abandoned:
+                    await close_quietly(stream, reset=True)
+                else:
+                    opening.stream = stream
+        except Exception as exc:
+            opening.error = f"refused a stream ({describe(exc)})"
+        finally:
+            opening.done.set()
 
     async def drop(self, identity: ID, why: str) -> None:
         """Close every connection of a peer at once, without waiting for it."""
@@ -212,7 +225,8 @@ class Node:
                 except Exception as exc:
                     logger.debug("event=close_failed peer=%s why=%s", identity, describe(exc))
 
-    def _courtesy(self, key: bytes) -> float:
+    def courtesy(self, key: bytes) -> float:
+        """Seconds to leave the other side for dialling first."""
         return 0.0 if self.key < key else COURTESY_S
 
     def _is_member(self, identity: ID) -> bool:
@@ -235,95 +249,15 @@ class Node:
 
         return handle
 
-    async def _keep_connected(self) -> None:
-        async with trio.open_nursery() as nursery:
-            while True:
-                now = trio.current_time()
-                for member in list(self.members.values()):
-                    if (
-                        not member.dialling
-                        and now >= member.next_dial
-                        and not self.connected(member.peer.key)
-                    ):
-                        member.dialling = True
-                        nursery.start_soon(self._dial, member)
-                self._kick = trio.Event()
-                with trio.move_on_after(0.25):
-                    await self._kick.wait()
 
-    async def _dial(self, member: Member) -> None:
-        errors: list[str] = []
-        try:
-            for addr in dict.fromkeys((*member.peer.addrs[:MAX_ADDRS], *member.extra_addrs)):
-                if self.connected(member.peer.key) or member.peer.key not in self.members:
-                    break
-                try:
-                    self.swarm.unblock_peer(member.id)
-                    with trio.fail_after(DIAL_S):
-                        await self.swarm.dial_addr(dialable(addr), member.id)
-                    break
-                except trio.TooSlowError:
-                    errors.append(f"{addr}: no answer within {DIAL_S:.0f} s")
-                except Exception as exc:
-                    errors.append(f"{addr}: {describe(exc)}")
-        finally:
-            member.dialling = False
-        now = trio.current_time()
-        if self.connected(member.peer.key):
-            member.failures, member.error = 0, "connected"
-            member.next_dial = now + self._courtesy(member.peer.key) + random.uniform(0.1, 0.4)
-            logger.info("event=connected slot=%d key=%s", member.peer.slot, member.peer.key.hex())
-            return
-        member.failures += 1
-        delay_s = min(RETRY_CAP_S, RETRY_FIRST_S * 2 ** min(member.failures, 10)) * random.uniform(0.6, 1.0)
-        member.next_dial = now + delay_s
-        member.error = "; ".join(errors) or "it lists no address: it has to dial us"
-        if member.failures & (member.failures - 1) == 0:
-            logger.warning(
-                "event=dial_failed slot=%d key=%s failures=%d why=%s "
-                "hint=it may be down, behind NAT without a forwarded port, or not have us in its table",
-                member.peer.slot, member.peer.key.hex(), member.failures, member.error,
-            )  # fmt: skip
+@dataclass(slots=True, eq=False)
+class _Opening:
+    """A stream that is being negotiated."""
 
-    async def _keep_alive(self) -> None:
-        async with trio.open_nursery() as nursery:
-            while True:
-                await trio.sleep(PING_EVERY_S)
-                for member in list(self.members.values()):
-                    if self.connected(member.peer.key):
-                        nursery.start_soon(self._check_alive, member)
-
-    async def _check_alive(self, member: Member) -> None:
-        """Ping a member; drop its connections if it neither answers nor sends anything else."""
-        why = ""
-        with trio.move_on_after(PING_S) as scope:
-            try:
-                stream = await self.open_stream(member.peer.key, PING_PROTOCOL)
-                token = os.urandom(PING_BYTES)
-                try:
-                    await write_all(stream, token)
-                    if await read_exactly(stream, PING_BYTES) != token:
-                        why = "answered a ping with other bytes"
-                finally:
-                    await close_quietly(stream, reset=scope.cancel_called)
-            except StreamBroken as exc:
-                why = str(exc)
-        if scope.cancelled_caught:
-            why = f"no answer to a ping for {PING_S:.0f} s"
-        if not why:
-            member.strikes = 0
-            return
-        member.strikes += 1
-        now = trio.current_time()
-        for connection in list(self.swarm.get_connections(member.id)):
-            if now - _last_read(connection) > PING_S or member.strikes > 3:
-                member.error = why
-                await self.drop(member.id, why.replace(" ", "_"))
-                return
-
-
-async def _answer_pings(stream: Any, _key: bytes) -> None:
-    await write_all(stream, await read_exactly(stream, PING_BYTES))
+    done: trio.Event = field(default_factory=trio.Event)
+    stream: Any = None
+    error: str = f"did not answer a new stream within {OPEN_S:.0f} s"
+    abandoned: bool = False
 
 
 def _abort(connection: Any) -> None:
@@ -331,11 +265,6 @@ def _abort(connection: Any) -> None:
     session = getattr(connection.muxed_conn, "secured_conn", None)
     if isinstance(session, GuardedSession):
         session.abort()
-
-
-def _last_read(connection: Any) -> float:
-    session = getattr(connection.muxed_conn, "secured_conn", None)
-    return session.stream.last_read if isinstance(session, GuardedSession) else 0.0
 
 
 def _remote(stream: Any) -> str:

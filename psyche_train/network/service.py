@@ -16,6 +16,7 @@ import trio
 from psyche_train.blobs import BlobStore
 from psyche_train.network.fetch import Fetcher, FetchFailed
 from psyche_train.network.gossip import Gossip
+from psyche_train.network.links import Links
 from psyche_train.network.logs import fetch_chains
 from psyche_train.network.node import Node
 from psyche_train.network.protocol import (
@@ -39,6 +40,7 @@ from psyche_train.network.protocol import (
     Stop,
 )
 from psyche_train.network.serve import Server
+from psyche_train.network.streams import describe
 from psyche_train.network.types import Peer
 
 logger = logging.getLogger(__name__)
@@ -61,10 +63,12 @@ async def serve_client(channel: Channel) -> None:
         raise ProtocolError("the first frame has to be hello with a seed of 32 bytes")
     node = Node(seed, hello.listen, hello.announce)
     store = BlobStore(Path(hello.blob_dir))
+    links = Links(node)
     server = Server(node, store, Path(hello.log_path))
     gossip = Gossip(node, hello.topic)
     async with trio.open_nursery() as nursery:
         await nursery.start(node.run)
+        nursery.start_soon(links.run)
         async with gossip.running():
             service = _Service(channel, node, server, gossip, Fetcher(node, store, gossip.holders))
             logger.info("event=listening key=%s addresses=%s", node.key.hex(), ",".join(node.addresses()))
@@ -99,7 +103,7 @@ class _Service:
         match message:
             case Members(members=entries):
                 peers = [Peer(bytes.fromhex(m.key), tuple(m.addrs), m.slot) for m in entries]
-                await self._node.set_members(peers)
+                self._node.set_members(peers)
             case Reveal(round=number):
                 self._server.revealed = max(self._server.revealed, number)
                 self._announce()
@@ -130,6 +134,9 @@ class _Service:
             except FetchFailed as exc:
                 peers = {key.hex(): reason for key, reason in exc.peers.items()}
                 answer, body = Failed(request=number, why=str(exc), peers=peers), b""
+            except Exception as exc:  # a request that ends the process would end the next one, too
+                logger.exception("event=request_failed request=%d", number)
+                answer, body = Failed(request=number, why=f"internal error, {describe(exc)}"), b""
             finally:
                 del self._scopes[number]
             await self._channel.send(answer, body)

@@ -88,6 +88,8 @@ class Supervisor:
             NetworkDown: it failed `GIVE_UP_AFTER` times in a row before it listened.
         """
         failures = starts = 0
+        pid_file = self._config.socket_path.parent / "network.pid"
+        _kill_orphan(pid_file)
         with _socket_file(self._config.socket_path) as path:
             listener = await _listen(path)
             async with listener:
@@ -95,7 +97,7 @@ class Supervisor:
                     self.restarts = starts
                     starts += 1
                     began = trio.current_time()
-                    listened = await self._run_once(listener, path)
+                    listened = await self._run_once(listener, path, pid_file)
                     ran_s = trio.current_time() - began
                     failures = 0 if listened else failures + 1
                     if failures >= GIVE_UP_AFTER:
@@ -108,37 +110,37 @@ class Supervisor:
                     streak = failures if ran_s < HEALTHY_S else 0
                     await trio.sleep(min(BACKOFF_CAP_S, BACKOFF_FIRST_S * 2**streak))
 
-    async def _run_once(self, listener: trio.SocketListener, path: Path) -> bool:
+    async def _run_once(self, listener: trio.SocketListener, path: Path, pid_file: Path) -> bool:
         """One life of the process; whether it got as far as listening."""
         listened = False
-        async with _process(path, self._log) as process:
+        async with _process(path, self._log) as process, trio.open_nursery() as nursery:
             self.pid = process.pid
+            await trio.Path(pid_file).write_text(str(process.pid))
+
+            async def until_exit() -> None:
+                await process.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(until_exit)
+            channel = None
             try:
-                async with trio.open_nursery() as nursery:
-
-                    async def until_exit() -> None:
-                        await process.wait()
-                        nursery.cancel_scope.cancel()
-
-                    nursery.start_soon(until_exit)
-                    with trio.move_on_after(START_S):
-                        channel = Channel(await listener.accept())
-                        await self._greet(channel)
-                        listened = True
-                    if listened:
-                        try:
-                            await self._talk(channel)
-                        finally:
-                            self.channel = None
-                            with shielded(STOP_S):
-                                if process.poll() is None:
-                                    await _say_stop(channel)
-                                    await process.wait()
-                    nursery.cancel_scope.cancel()
+                with trio.move_on_after(START_S):
+                    channel = Channel(await listener.accept())
+                    await self._greet(channel)
+                    listened = True
+                if listened and channel is not None:
+                    await self._talk(channel)
             except (OSError, ProtocolError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                 logger.warning("event=network_process_lost pid=%d why=%s", process.pid, exc)
             finally:
                 self.channel = self.pid = None
+                with shielded(STOP_S):
+                    if channel is not None:
+                        if process.poll() is None:
+                            await _say_stop(channel)
+                            await process.wait()
+                        await channel.aclose()
+            nursery.cancel_scope.cancel()
         logger.info("event=network_process_ended pid=%d status=%s", process.pid, process.returncode)
         return listened
 
@@ -191,6 +193,28 @@ class Supervisor:
             lines = file.read().decode("utf-8", "replace").splitlines()
             return next((line for line in reversed(lines) if line.startswith("error:")), "no message")
         return "no log"
+
+
+def _kill_orphan(pid_file: Path) -> None:
+    """Kill the network process of a client that was killed while the process hung: it would keep the port.
+
+    A process ends by itself when its client does, unless it is stopped or stuck.
+    """
+    with suppress(OSError, ValueError):
+        pid = int(pid_file.read_text())
+        command = _command_of(pid)
+        if "psyche_train.network" in command and str(pid_file.with_name("network.log")) in command:
+            logger.warning("event=orphan_killed pid=%d", pid)
+            os.kill(pid, signal.SIGKILL)
+
+
+def _command_of(pid: int) -> str:
+    """Command line of a process; empty if there is none."""
+    proc = Path(f"/proc/{pid}/cmdline")
+    if proc.parents[1].joinpath("self").exists():
+        return proc.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+    command = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """Borsh by an Anchor IDL: instructions, accounts, events and errors of one program, for the tests.
 
-Written apart from the client on purpose: what the client encodes and what these tests encode must agree because
-both follow the IDL, not because they share code.
+Written apart from the client on purpose: what the client encodes and what these tests encode must agree
+because both follow the IDL, not because they share code.
 """
 
 import base64
@@ -28,7 +28,7 @@ class Idl:
         self.errors = {e["code"]: e["name"] for e in idl.get("errors", [])}
         self.types = {t["name"]: t["type"] for t in idl.get("types", [])}
 
-    def instruction(self, name: str, accounts: dict[str, Pubkey | None], **args: Any) -> Instruction:
+    def instruction(self, name: str, accounts: dict[str, Pubkey | None], /, **args: Any) -> Instruction:
         """Build an instruction; an optional account that is None becomes the program's id."""
         ix = self.instructions[name]
         expected = {a["name"] for a in ix["accounts"]} | {a["name"] for a in ix["args"]}

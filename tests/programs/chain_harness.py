@@ -1,7 +1,7 @@
 """A LiteSVM with the three programs, and runs and members that act on it."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from solders.token import ID as TOKEN
 from solders.token.associated import get_associated_token_address
 from solders.transaction import Transaction
 from solders.transaction_metadata import FailedTransactionMetadata
+from solders.transaction_status import InstructionErrorCustom
 
 PROGRAMS = Path(__file__).parents[2] / "psyche_chain" / "programs"
 COORDINATOR, AUTHORIZER, TREASURER = (
@@ -32,10 +33,12 @@ TOKEN_2022 = Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
 ANCHOR_ERRORS = {
     2000: "ConstraintMut",
     2003: "ConstraintRaw",
+    2011: "ConstraintClose",
     2006: "ConstraintSeeds",
     2012: "ConstraintAddress",
     2014: "ConstraintTokenMint",
     2015: "ConstraintTokenOwner",
+    2040: "ConstraintDuplicateMutableAccount",
     2022: "ConstraintMintTokenProgram",
     3002: "AccountDiscriminatorMismatch",
     3007: "AccountOwnedByWrongProgram",
@@ -78,6 +81,7 @@ class Chain:
 
     def __init__(self) -> None:
         self.svm = LiteSVM()
+        self.num_keys = 0
         for idl in (COORDINATOR, AUTHORIZER, TREASURER):
             name = {COORDINATOR: "coordinator", AUTHORIZER: "authorizer", TREASURER: "treasurer"}[idl]
             self.svm.add_program(idl.program, (PROGRAMS / f"{name}.so").read_bytes())
@@ -86,8 +90,14 @@ class Chain:
         self.now = 1_000_000
         self.pass_time(0)
 
+    def fresh_key(self) -> Keypair:
+        """A key that nobody has yet; the same ones in every run, so that compute units are too."""
+        self.num_keys += 1
+        return Keypair.from_seed(hashlib.sha256(self.num_keys.to_bytes(8, "little")).digest())
+
     def keypair(self, sol: int = 10) -> Keypair:
-        key = Keypair()
+        """A fresh key with money."""
+        key = self.fresh_key()
         self.svm.airdrop(key.pubkey(), sol * 10**9)
         return key
 
@@ -132,17 +142,19 @@ class Chain:
         return self.svm.get_balance(key) or 0
 
     def mint(
-        self, authority: Keypair, program: Pubkey = TOKEN, extensions: bytes = b"", space: int = 82
+        self, authority: Keypair, program: Pubkey = TOKEN, extension: bytes = b"", space: int = 82
     ) -> Pubkey:
-        """A new mint with 6 decimals; `extensions` is one instruction that comes before the initialisation."""
-        key = Keypair()
+        """A new mint with 6 decimals; `extension` is one instruction that comes before the initialisation."""
+        key = self.fresh_key()
         rent = self.svm.minimum_balance_for_rent_exemption(space)
         account = CreateAccountParams(
             from_pubkey=self.rich.pubkey(), to_pubkey=key.pubkey(), lamports=rent, space=space, owner=program
         )
         meta = [AccountMeta(key.pubkey(), False, True)]
-        before = [Instruction(program, extensions, meta)] if extensions else []
-        init = Instruction(program, bytes([20, 6]) + bytes(authority.pubkey()) + b"\0", meta)
+        before = [Instruction(program, extension, meta)] if extension else []
+        init = Instruction(
+            program, bytes([20, 6]) + bytes(authority.pubkey()) + b"\1" + bytes(authority.pubkey()), meta
+        )
         self.send([create_account(account), *before, init], key)
         return key.pubkey()
 
@@ -174,10 +186,10 @@ class Chain:
 
 def error_name(result: FailedTransactionMetadata, logs: list[str]) -> str:
     """The name of a program's error, by the program that failed first; otherwise the runtime's words."""
-    text = str(result.err())
-    if "Custom(" not in text:
-        return text
-    code = int(text.split("Custom(")[1].split(")")[0])
+    cause = getattr(result.err(), "err", None)
+    if not isinstance(cause, InstructionErrorCustom):
+        return str(result.err())
+    code = cause.code
     failing = next((line.split()[1] for line in logs if " failed: custom program error" in line), "")
     for idl in (COORDINATOR, AUTHORIZER, TREASURER):
         if failing == str(idl.program):
@@ -235,11 +247,13 @@ class Run:
     join_authority: Pubkey = OPEN
     spec: bytes = SPEC
     mint: Pubkey | None = None
-    creator: Keypair = field(default_factory=Keypair)
-    log: Keypair = field(default_factory=Keypair)
+    creator: Keypair = None  # type: ignore[assignment]
+    log: Keypair = None  # type: ignore[assignment]
     token_program: Pubkey = TOKEN
 
     def __post_init__(self) -> None:
+        self.creator = self.creator or self.chain.fresh_key()
+        self.log = self.log or self.chain.fresh_key()
         self.chain.svm.airdrop(self.creator.pubkey(), 100 * 10**9)
 
     @property
@@ -322,7 +336,7 @@ class Run:
         ix = idl.instruction(name, self.accounts, args=args)
         return self.chain.send([create_account(params), ix], self.creator, self.log)
 
-    def act(self, name: str, signer: Keypair | None = None, **args: Any) -> Receipt:
+    def act(self, name: str, signer: Keypair | None = None, /, **args: Any) -> Receipt:
         """One of the authority's instructions, through the pool if there is one."""
         signer = signer or self.creator
         accounts = self.accounts | {"authority": signer.pubkey()}
@@ -348,7 +362,9 @@ class Run:
 
     def member(self, tier: int = 0, weight: int = 1) -> Member:
         wallet = self.chain.keypair()
-        return Member(wallet, Keypair(), hashlib.sha256(bytes(wallet.pubkey())).digest(), tier, weight)
+        return Member(
+            wallet, self.chain.fresh_key(), hashlib.sha256(bytes(wallet.pubkey())).digest(), tier, weight
+        )
 
     def join(self, member: Member, **changes: Any) -> Receipt:
         args = {

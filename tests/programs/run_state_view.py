@@ -1,7 +1,7 @@
 """A `RunState` account as nested tuples, for the tests: offsets written down here once more, by hand.
 
-The client decodes by `layout.json`; this copy follows the structs in `state/layout.rs`, so that a mistake in one
-of the two shows.
+The client decodes by `layout.json`; this copy follows the structs in `state/layout.rs`, so that a mistake in
+one of the two shows.
 """
 
 import struct

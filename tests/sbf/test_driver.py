@@ -1,4 +1,4 @@
-"""programs/build: which tools it takes, and what it says of programs that differ."""
+"""programs/build.py: which tools it takes, and what it says of programs that differ."""
 
 import hashlib
 import json

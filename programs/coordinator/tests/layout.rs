@@ -8,7 +8,7 @@ use std::mem::{offset_of, size_of};
 
 macro_rules! layout {
     ($($name:ident { $($field:ident: $kind:ty),* $(,)? })*) => {{
-        let mut out = String::from("{\n  \"structs\": {\n");
+        let mut out = String::from("{\n");
         let mut separator = "";
         $(
             let mut end = 0;
@@ -18,18 +18,18 @@ macro_rules! layout {
                 let _: fn(&$name) -> &$kind = |s| &s.$field; // the type named here is the field's
                 assert_eq!(offset, end, concat!("unnamed padding before ", stringify!($name.$field)));
                 end = offset + size_of::<$kind>();
-                fields.push(format!("        \"{}\": [{}, {}]", stringify!($field), offset, size_of::<$kind>()));
+                fields.push(format!("      \"{}\": [{}, {}]", stringify!($field), offset, size_of::<$kind>()));
             )*
             assert_eq!(end, size_of::<$name>(), concat!("fields missing in ", stringify!($name)));
             write!(
                 out,
-                "{separator}    \"{}\": {{\n      \"size\": {},\n      \"fields\": {{\n{}\n      }}\n    }}",
+                "{separator}  \"{}\": {{\n    \"size\": {},\n    \"fields\": {{\n{}\n    }}\n  }}",
                 stringify!($name), size_of::<$name>(), fields.join(",\n"),
             ).unwrap();
             #[allow(unused_assignments)]
             { separator = ",\n"; }
         )*
-        out.push_str("\n  },\n");
+        out.push_str(",\n");
         out
     }};
 }

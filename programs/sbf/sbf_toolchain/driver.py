@@ -1,4 +1,4 @@
-"""The command `programs/build`: build this repository's programs into the Python package.
+"""The command `programs/build.py`: build this repository's programs into the Python package.
 
 Writes psyche_chain/programs/NAME.so and NAME.json (the IDL), and programs/built-with.json: with what they
 were built, from which sources, and their hashes. With --check it builds them once more from a copy of the
@@ -36,7 +36,7 @@ UNTRACKED = ("target", "__pycache__", "node_modules")
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
-        prog="programs/build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="programs/build.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="rebuild elsewhere and compare; write nothing")
     parser.add_argument(
@@ -84,7 +84,7 @@ def build(root: Path, official: Path | None) -> None:
         log(
             f"built with {official}, whose bytes differ from those of programs/sbf: do not commit them; "
             f"`git checkout {PACKAGE_DATA}` brings the committed ones back, and "
-            "`programs/build --tools sbf` makes ones to commit"
+            "`programs/build.py --tools sbf` makes ones to commit"
         )
 
 
@@ -232,4 +232,4 @@ def source_files(root: Path) -> Iterator[Path]:
 
 def log(message: str) -> None:
     """Say what was done, on stderr."""
-    print(f"programs/build: {message}", file=sys.stderr, flush=True)
+    print(f"programs/build.py: {message}", file=sys.stderr, flush=True)

@@ -38,4 +38,10 @@ pub enum TreasurerError {
     AuthorityMissing,
     #[msg("A number left its range: report this with the accounts' data, nothing was changed")]
     Overflow,
+    #[msg("The run is live: pause it and wait until it is Paused, or Finished")]
+    RunNotHalted,
+    #[msg("Members have pay that is not settled: call settle for every slot first")]
+    RunNotSettled,
+    #[msg("The run state cannot be read: use the treasurer and coordinator that belong together")]
+    RunStateUnreadable,
 }

@@ -81,6 +81,38 @@ pub(super) fn accepted(round: &Round, attestations: &[Bits; MAX_WITNESSES]) -> O
     Some(bits::and(&named, &round.committed))
 }
 
+/// Bytes of a record before its accepted list, with the history before it.
+const HEAD: usize = 32 + 8 + 8 + 8 + 1 + 32 + 8 + 4 + 32 + 32 + 2;
+/// Bytes of an accepted slot: number, tier, weight, commitment.
+const ENTRY: usize = 2 + 1 + 2 + 32;
+
+fn preimage_head(header: &Header, round: &Round, count: u32) -> Result<[u8; HEAD], MachineError> {
+    let count = u16::try_from(count).map_err(|_| MachineError::Overflow)?;
+    let parts: [&[u8]; 11] = [
+        &header.history,
+        &round.epoch.to_le_bytes(),
+        &round.number.to_le_bytes(),
+        &round.step.to_le_bytes(),
+        &[round.trained],
+        &round.seed,
+        &round.data_index.to_le_bytes(),
+        &round.samples.to_le_bytes(),
+        &bits::to_bytes(&round.assigned),
+        &header.spec_hash,
+        &count.to_le_bytes(),
+    ];
+    let mut head = [0u8; HEAD];
+    let mut rest = head.as_mut_slice();
+    for part in parts {
+        let (place, after) = rest
+            .split_at_mut_checked(part.len())
+            .ok_or(MachineError::Overflow)?;
+        place.copy_from_slice(part);
+        rest = after;
+    }
+    Ok(head)
+}
+
 /// The history after a round: SHA-256 over the history before it and all that a replay needs.
 fn next_history(
     header: &Header,
@@ -90,34 +122,27 @@ fn next_history(
     round: &Round,
     accepted: &Bits,
 ) -> Result<[u8; 32], MachineError> {
-    const HEAD: usize = 32 + 8 + 8 + 8 + 1 + 32 + 8 + 4 + 32 + 32 + 2;
-    const ENTRY: usize = 2 + 1 + 2 + 32;
     let count = bits::count(accepted);
     let entries = usize::try_from(count).map_err(|_| MachineError::Overflow)?;
-    let mut preimage = Vec::with_capacity(HEAD.saturating_add(ENTRY.saturating_mul(entries)));
-    preimage.extend_from_slice(&header.history);
-    preimage.extend_from_slice(&round.epoch.to_le_bytes());
-    preimage.extend_from_slice(&round.number.to_le_bytes());
-    preimage.extend_from_slice(&round.step.to_le_bytes());
-    preimage.push(round.trained);
-    preimage.extend_from_slice(&round.seed);
-    preimage.extend_from_slice(&round.data_index.to_le_bytes());
-    preimage.extend_from_slice(&round.samples.to_le_bytes());
-    preimage.extend_from_slice(&bits::to_bytes(&round.assigned));
-    preimage.extend_from_slice(&header.spec_hash);
-    let count = u16::try_from(count).map_err(|_| MachineError::Overflow)?;
-    preimage.extend_from_slice(&count.to_le_bytes());
+    let head = preimage_head(header, round, count)?;
+    let mut preimage = vec![0u8; HEAD.saturating_add(ENTRY.saturating_mul(entries))];
+    let (start, list) = preimage
+        .split_first_chunk_mut()
+        .ok_or(MachineError::Overflow)?;
+    *start = head;
     let row = index.saturating_mul(slots.len());
-    for slot in bits::iter(accepted) {
+    let (list, _) = list.as_chunks_mut::<ENTRY>();
+    for (slot, entry) in bits::iter(accepted).zip(list) {
         let place = slots.get(slot).ok_or(MachineError::Overflow)?;
         let commitment = commitments
             .get(row.saturating_add(slot))
             .ok_or(MachineError::Overflow)?;
         let number = u16::try_from(slot).map_err(|_| MachineError::Overflow)?;
-        preimage.extend_from_slice(&number.to_le_bytes());
-        preimage.push(place.tier);
-        preimage.extend_from_slice(&place.weight.to_le_bytes());
-        preimage.extend_from_slice(commitment);
+        let [number_low, number_high, tier, weight_low, weight_high, hash @ ..] = entry;
+        [*number_low, *number_high] = number.to_le_bytes();
+        *tier = place.tier;
+        [*weight_low, *weight_high] = place.weight.to_le_bytes();
+        *hash = *commitment;
     }
     Ok(hash(&preimage).to_bytes())
 }

@@ -110,10 +110,10 @@ pub(super) fn give_back(
     let mut before = 0u64; // sum of the weights so far
     for (index, slot) in (1u64..).zip(bits::iter(&round.assigned)) {
         before = before.saturating_add(weight(slot));
-        // spare < 2^32 and before < 2^24: no overflow
+        // spare < 2^32 and before < 2^24: nothing wraps
         let end = spare
-            .checked_mul(before)
-            .and_then(|x| x.checked_div(total))
+            .wrapping_mul(before)
+            .checked_div(total)
             .and_then(|x| x.checked_add(index))
             .ok_or(MachineError::Overflow)?;
         if bits::contains(accepted, slot) {

@@ -24,10 +24,10 @@ pub struct Settled {
     pub freed: bool,
 }
 
-/// Whether the members present could start an epoch.
-pub(super) fn enough_present(s: &State) -> bool {
+/// Whether the members present, and `more` of the given tier, could start an epoch.
+fn suffices_with(s: &State, more: u16, tier: u8) -> bool {
     let config = &s.header.config;
-    let (mut present, mut full) = (0u16, 0u16);
+    let (mut present, mut full) = (more, if tier == 0 { more } else { 0 });
     for slot in s
         .slots
         .iter()
@@ -37,6 +37,11 @@ pub(super) fn enough_present(s: &State) -> bool {
         full = full.saturating_add(u16::from(slot.next_tier == 0));
     }
     present >= config.init_min_clients && full >= config.min_full_members
+}
+
+/// Whether the members present could start an epoch.
+pub(super) fn enough_present(s: &State) -> bool {
+    suffices_with(s, 0, 0)
 }
 
 /// Present, and of a tier that the run still allows.
@@ -75,11 +80,12 @@ pub fn join(
     for (index, slot) in s.slots.iter().enumerate() {
         if slot.is_free() {
             free = free.or(Some(index));
-        } else if slot.wallet == request.wallet {
+        } else if same_key(&slot.wallet, &request.wallet) {
             ensure(!slot.is_present(), MachineError::AlreadyJoined)?;
             own = Some(index);
         } else {
-            ensure(slot.p2p_key != request.p2p_key, MachineError::DuplicatePeer)?;
+            let same = same_key(&slot.p2p_key, &request.p2p_key);
+            ensure(!same, MachineError::DuplicatePeer)?;
         }
     }
     let index = own
@@ -87,7 +93,10 @@ pub fn join(
         .or_else(|| reclaimable(s))
         .ok_or(MachineError::TableFull)?;
     let number = u16::try_from(index).map_err(|_| MachineError::TableFull)?;
-    let enough_before = enough_present(s);
+    // the extra wait counts from the member that makes them enough
+    let starts_wait = s.header.phase == phase::WAITING_FOR_MEMBERS
+        && suffices_with(s, 1, request.tier)
+        && !enough_present(s);
     let in_epoch = matches!(
         s.header.phase,
         phase::WARMUP | phase::ROUND_TRAIN | phase::ROUND_WITNESS | phase::COOLDOWN
@@ -115,8 +124,8 @@ pub fn join(
     } else {
         slot_status::WAITING
     };
-    if s.header.phase == phase::WAITING_FOR_MEMBERS && !enough_before && enough_present(s) {
-        s.header.phase_start = env.now; // the extra wait counts from here
+    if starts_wait {
+        s.header.phase_start = env.now;
     }
     touch(s);
     let JoinRequest {
@@ -133,6 +142,12 @@ pub fn join(
         active,
     });
     Ok(number)
+}
+
+/// Equality of keys that mostly differ: comparing 32 bytes is a call, comparing one is not.
+fn same_key(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    let ([first_a, .., last_a], [first_b, .., last_b]) = (a, b);
+    first_a == first_b && last_a == last_b && a == b
 }
 
 /// A slot whose member is gone, has nothing to settle and is in no round that anybody needs.

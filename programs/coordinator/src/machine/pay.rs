@@ -45,14 +45,21 @@ pub(super) fn pay(
         return Ok(0);
     }
     let mut paid = 0u64;
+    let mut last = (0u64, 0u64); // share and amount of the slot before: most slots are alike
     for slot in bits::iter(accepted) {
         if let Some(place) = slots.get_mut(slot) {
-            let amount = portion(total, share(header, place), sum)?;
+            let share = share(header, place);
+            if share != last.0 {
+                last = (
+                    share,
+                    portion(total, share, sum).ok_or(MachineError::Overflow)?,
+                );
+            }
             place.earned = place
                 .earned
-                .checked_add(amount)
+                .checked_add(last.1)
                 .ok_or(MachineError::Overflow)?;
-            paid = paid.checked_add(amount).ok_or(MachineError::Overflow)?;
+            paid = paid.checked_add(last.1).ok_or(MachineError::Overflow)?;
         }
     }
     header.total_earned = header
@@ -63,24 +70,23 @@ pub(super) fn pay(
     Ok(paid)
 }
 
-/// `floor(total * share / sum)` in 64-bit steps, for `share <= sum < 2^44` and `share < 2^36`.
-fn portion(total: u64, share: u64, sum: u64) -> Result<u64, MachineError> {
+/// `floor(total * share / sum)` in 64-bit steps, for `share <= sum < 2^44` and `share < 2^36`; `None`
+/// for a sum of 0. Within these bounds no product wraps; checked ones are slow on chain.
+fn portion(total: u64, share: u64, sum: u64) -> Option<u64> {
     const HALF: u32 = 18;
-    let compute = || {
-        let whole = total.checked_div(sum)?.checked_mul(share)?;
-        let rest = total.checked_rem(sum)?;
-        let (high, low) = (share >> HALF, share & ((1 << HALF) - 1));
-        let upper = rest.checked_mul(high)?; // < 2^62
-        let lower = rest.checked_mul(low)?; // < 2^62
-        let carried = upper.checked_rem(sum)?.checked_mul(1 << HALF)?; // < 2^62
-        let fine = carried.checked_add(lower)?.checked_div(sum)?;
-        let coarse = upper.checked_div(sum)?.checked_mul(1 << HALF)?;
-        whole.checked_add(coarse)?.checked_add(fine)
-    };
-    compute().ok_or(MachineError::Overflow)
+    let whole = total.checked_div(sum)?.wrapping_mul(share); // <= total
+    let rest = total.checked_rem(sum)?;
+    let (high, low) = (share >> HALF, share & ((1 << HALF) - 1));
+    let upper = rest.wrapping_mul(high); // < 2^62
+    let lower = rest.wrapping_mul(low); // < 2^62
+    let carried = upper.checked_rem(sum)? << HALF; // < 2^62
+    let fine = carried.wrapping_add(lower).checked_div(sum)?;
+    let coarse = upper.checked_div(sum)? << HALF;
+    Some(whole.wrapping_add(coarse).wrapping_add(fine))
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::unwrap_used)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -94,7 +100,7 @@ mod tests {
         ) {
             let sum = share + others;
             let wide = u128::from(total) * u128::from(share) / u128::from(sum);
-            prop_assert_eq!(portion(total, share, sum), Ok(u64::try_from(wide).unwrap()));
+            prop_assert_eq!(portion(total, share, sum), Some(u64::try_from(wide).unwrap()));
         }
     }
 
@@ -104,8 +110,8 @@ mod tests {
         let sum = share * 256;
         assert_eq!(
             portion(MAX_ROUND_RATE, share, sum),
-            Ok(MAX_ROUND_RATE / 256)
+            Some(MAX_ROUND_RATE / 256)
         );
-        assert_eq!(portion(MAX_ROUND_RATE, share, share), Ok(MAX_ROUND_RATE));
+        assert_eq!(portion(MAX_ROUND_RATE, share, share), Some(MAX_ROUND_RATE));
     }
 }

@@ -475,3 +475,70 @@ fn a_full_table_of_256_closes_a_round() {
     assert_eq!(world.header().total_earned, 256 * 3);
     assert_eq!(world.header().pay_carry, 1000 - 256 * 3);
 }
+
+#[test]
+fn samples_that_find_no_room_are_lost_and_counted() {
+    let mut world = World::training(&[0], config());
+    // a table full of pieces that are no neighbours
+    let s = world.state();
+    for (k, entry) in (0u64..).zip(s.returned.iter_mut()) {
+        *entry = Interval::new(1_000_000 + 100 * k, 50);
+    }
+    s.header.returned_len = 16;
+    world.pass(20); // nobody committed
+    let header = world.header();
+    assert_eq!((header.returned_len, header.lost_samples), (16, 12));
+    assert_eq!(header.lost_since_checkpoint, 12);
+    let lost = |e: &Event| {
+        matches!(
+            e,
+            Event::RoundClosed {
+                round: 1,
+                lost: 12,
+                returned: 0,
+                ..
+            }
+        )
+    };
+    assert_eq!(world.happened(lost), 1);
+}
+
+#[test]
+fn a_round_takes_up_eight_returned_pieces_at_most_and_part_of_the_last() {
+    let mut world = World::training(&[0], config());
+    let fill = |world: &mut World, len: u32| {
+        let s = world.state();
+        for (k, entry) in (0u64..10).zip(s.returned.iter_mut()) {
+            *entry = Interval::new(1_000_000 + 100 * k, len);
+        }
+        s.header.returned_len = 10;
+    };
+    fill(&mut world, 1);
+    world.do_round(&[0]);
+    let round = world.round();
+    assert_eq!(
+        (round.num_fills, round.fills[7]),
+        (8, Interval::new(1_000_700, 1))
+    );
+    assert_eq!(world.header().data_index, round.data_index + 4);
+    assert_eq!(
+        (
+            world.header().returned_len,
+            world.state().returned[0].first()
+        ),
+        (2, 1_000_800)
+    );
+    fill(&mut world, 8);
+    world.do_round(&[0]);
+    let round = world.round();
+    assert_eq!(
+        (round.num_fills, round.fills[1]),
+        (2, Interval::new(1_000_100, 4))
+    );
+    assert_eq!(world.header().data_index, round.data_index);
+    let header = world.header();
+    assert_eq!(
+        (header.returned_len, world.state().returned[0]),
+        (9, Interval::new(1_000_104, 4))
+    );
+}

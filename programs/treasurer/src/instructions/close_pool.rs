@@ -9,9 +9,9 @@ use anchor_spl::token_interface::{
     close_account, transfer_checked, CloseAccount, Mint, TokenAccount, TokenInterface,
     TransferChecked,
 };
-use coordinator::machine::check_closable;
+use coordinator::machine::{check_closable, MachineError};
 use coordinator::program::Coordinator;
-use coordinator::{with_state, CoordinatorError};
+use coordinator::with_state;
 
 use crate::events::{PoolClosed, Withdrawn};
 use crate::{Pool, TreasurerError, SEED_POOL};
@@ -44,12 +44,12 @@ pub struct ClosePool<'info> {
     pub mint: Box<InterfaceAccount<'info, Mint>>,
     #[account(mut)]
     pub vault: Box<InterfaceAccount<'info, TokenAccount>>,
-    /// Receives what no member is owed: any account of the token.
+    /// Receives what no member is owed: any account of the token but the vault (Anchor
+    /// refuses the same writable account twice).
     #[account(
         mut,
         token::mint = mint,
-        token::token_program = token_program,
-        constraint = authority_token.key() != vault.key() @ TreasurerError::WrongVault
+        token::token_program = token_program
     )]
     pub authority_token: Box<InterfaceAccount<'info, TokenAccount>>,
     pub coordinator_program: Program<'info, Coordinator>,
@@ -58,9 +58,13 @@ pub struct ClosePool<'info> {
 
 pub(crate) fn handler(ctx: Context<ClosePool>) -> Result<()> {
     let a = ctx.accounts;
-    let total_earned = with_state(&a.run_state, |s| {
-        check_closable(s).map_err(CoordinatorError::from)?;
-        Ok(s.header.total_earned)
+    let (closable, total_earned) = with_state(&a.run_state, |s| {
+        Ok((check_closable(s), s.header.total_earned))
+    })
+    .map_err(|_| TreasurerError::RunStateUnreadable)?;
+    closable.map_err(|refusal| match refusal {
+        MachineError::NotHalted => TreasurerError::RunNotHalted,
+        _ => TreasurerError::RunNotSettled,
     })?;
     let owed = a.pool.owed(total_earned);
     let excess = a.vault.amount.saturating_sub(owed);

@@ -10,4 +10,4 @@ from sbf_toolchain import driver
 from sbf_toolchain.errors import run_main
 
 if __name__ == "__main__":
-    run_main("programs/build", driver.main)
+    run_main("programs/build.py", driver.main)

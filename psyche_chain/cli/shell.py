@@ -1,0 +1,88 @@
+"""Run a Typer application the way all commands of the project run: errors as sentences, one exit status.
+
+The one place that turns exceptions into words; a traceback is shown with ``--debug`` only.
+"""
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+
+import typer
+
+from psyche_chain.cli import exit_codes, output
+from psyche_chain.errors import PsycheError
+
+INTERRUPTED = 130
+
+KnownErrors = Mapping[type[Exception], int]
+"""Errors of other packages whose text is a sentence for the user, with their exit status."""
+
+
+def run_app(app: typer.Typer, argv: Sequence[str] | None = None, known: KnownErrors | None = None) -> int:
+    """Run one command line; return its exit status. Errors go to stderr.
+
+    Args:
+        app: the application.
+        argv: the words after the program's name; None: the process's own.
+        known: further errors to show like a `PsycheError`.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [a for a in args if a != "--debug"]
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    for noisy in ("httpx", "httpcore"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        app(args=args, standalone_mode=True)
+    except SystemExit as exc:
+        return (
+            exc.code if isinstance(exc.code, int) else exit_codes.OK if exc.code is None else exit_codes.ERROR
+        )
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return exit_codes.OK
+    except BaseExceptionGroup as group:
+        found = _first(group)
+        return (
+            INTERRUPTED if isinstance(found, KeyboardInterrupt) else _fail(found, group, debug, known or {})
+        )
+    except Exception as exc:  # the last line of defence: a bug is told in a sentence, too
+        return _fail(exc, exc, debug, known or {})
+    return exit_codes.OK
+
+
+def _first(exc: BaseException) -> BaseException:
+    """The error to show of a group: a `PsycheError` before anything else."""
+    if not isinstance(exc, BaseExceptionGroup):
+        return exc
+    leaves = [_first(e) for e in exc.exceptions]
+    return next((e for e in leaves if isinstance(e, PsycheError)), leaves[0])
+
+
+def _sentence(exc: BaseException, known: KnownErrors) -> PsycheError:
+    """The error as it is shown."""
+    if isinstance(exc, PsycheError):
+        return exc
+    for kind, status in known.items():
+        if isinstance(exc, kind):
+            return PsycheError(str(exc), exit_code=status)
+    text = str(exc).splitlines()[0] if str(exc) else ""
+    return PsycheError(
+        f"unexpected {type(exc).__name__}" + (f": {text}" if text else ""),
+        "run the command again with --debug and report what it prints",
+    )
+
+
+def _fail(exc: BaseException, cause: BaseException, debug: bool, known: KnownErrors) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exception(cause)
+    shown = _sentence(exc, known)
+    output.error(shown)
+    return shown.exit_code

@@ -1,0 +1,93 @@
+"""DisTrO's error feedback and selection."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from psyche_train.fold.chunks import Grid
+from psyche_train.spec import DistroOptimizer
+from psyche_train.strategies.distro import DistroState, largest
+
+GRIDS = (Grid("w", (32, 16), 2, 1, 16, 16), Grid("n", (16,), 1, 1, 16, 1))
+
+
+def state(**changes) -> DistroState:
+    config = DistroOptimizer(compression_chunk=16, compression_topk=4, **changes)
+    return DistroState(config, GRIDS, torch.device("cpu"))
+
+
+def gradients(seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {grid.name: torch.randn(grid.shape, generator=generator) for grid in GRIDS}
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 999), st.integers(1, 20), st.booleans())
+def test_largest_matches_a_stable_sort_even_with_ties(seed, k, ties):
+    values = torch.randn((5, 20), generator=torch.Generator().manual_seed(seed))
+    if ties:
+        values = values.round()
+    expected = values.abs().sort(dim=1, descending=True, stable=True).indices[:, :k].sort(dim=1).values
+    assert torch.equal(largest(values, k), expected)
+
+
+def test_what_is_sent_leaves_the_error_buffer_and_returns_when_not_accepted():
+    member = state(compression_decay=1.0)
+    member.encode(1, gradients(0), 1.0)
+    left = {name: tensor.clone() for name, tensor in member.error.items()}
+    whole = gradients(0)
+    assert not torch.allclose(left["w"], whole["w"])
+    member.settle(1, accepted=False)
+    for name, tensor in member.error.items():
+        assert torch.allclose(tensor, whole[name], atol=1e-5)
+
+
+def test_accepted_coefficients_stay_out_of_the_error_buffer():
+    member = state()
+    first = member.encode(1, gradients(0), 1.0)
+    left = {name: tensor.clone() for name, tensor in member.error.items()}
+    member.settle(1, accepted=True)
+    member.settle(1, accepted=False)
+    assert all(torch.equal(left[name], member.error[name]) for name in left)
+    assert len(first[0].keys) == 8
+
+
+def test_a_round_encoded_again_sends_the_same():
+    member = state(compression_decay=1.0)
+    first = member.encode(1, gradients(0), 1.0)
+    member.settle(1, accepted=False)
+    member.error = {name: tensor * 0 for name, tensor in member.error.items()}
+    again = member.encode(1, gradients(0), 1.0)
+    assert first[0].keys.tolist() == again[0].keys.tolist()
+
+
+def test_an_exact_zero_is_not_sent():
+    member = state()
+    sparse = {grid.name: torch.zeros(grid.shape) for grid in GRIDS}
+    assert [len(signs.keys) for signs in member.encode(1, sparse, 1.0)] == [0, 0]
+    sparse["w"][16:, :] = gradients(3)["w"][16:, :]
+    signs = member.encode(2, sparse, 1.0)[0]
+    assert (signs.keys >= 256).all()
+    assert len(signs.keys) == 4
+
+
+def test_state_round_trips_through_flat_tensors():
+    member, other = state(), state()
+    member.encode(1, gradients(0), 1.0)
+    member.encode(2, gradients(1), 1.0)
+    other.load_tensors(member.tensors())
+    other.settle(1, accepted=False)
+    member.settle(1, accepted=False)
+    assert all(torch.equal(member.error[name], other.error[name]) for name in member.error)
+    assert set(other.pending) == {2}
+
+
+@pytest.mark.parametrize("missing", ["error/w", "pending/1/keys/n", "pending/1/values/n"])
+def test_state_with_a_missing_tensor_is_refused(missing):
+    member = state()
+    member.encode(1, gradients(0), 1.0)
+    flat = member.tensors()
+    del flat[missing]
+    with pytest.raises(ValueError, match=r"round 1|error buffer"):
+        state().load_tensors(flat)

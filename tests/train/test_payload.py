@@ -1,0 +1,212 @@
+"""The update's bytes: one encoding each, total decoding, sizes, goldens."""
+
+import contextlib
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from psyche_train.fold.chunks import Grid
+from psyche_train.fold.exact import Signs
+from psyche_train.strategies.payload import (
+    ExpectedUpdate,
+    PayloadLayout,
+    Update,
+    UpdateError,
+    UpdateHeader,
+    check_header,
+    decode_update,
+    encode_update,
+)
+
+SCHEMA = bytes(range(32))
+GRIDS = (
+    Grid("a", (32, 32), 2, 2, 16, 16),
+    Grid("b", (24,), 3, 1, 8, 1),
+    Grid("c", (7, 3), 1, 1, 7, 3),
+)
+LAYOUT = PayloadLayout(tier=1, schema=SCHEMA, grids=GRIDS, topk=4)
+
+
+def header(**changes) -> UpdateHeader:
+    values = {
+        "run": bytes(range(100, 132)),
+        "epoch": 2,
+        "round": 17,
+        "step": 15,
+        "slot": 3,
+        "tier": 1,
+        "schema": SCHEMA,
+        "loss": 3.5,
+        "tokens": 320,
+        "intervals": (range(100, 115), range(400, 405)),
+    }
+    return UpdateHeader(**{**values, **changes})
+
+
+def signs(grid: Grid, counts: list[int], seed: int) -> Signs:
+    generator = np.random.default_rng(seed)
+    keys = [
+        chunk * grid.area + np.sort(generator.choice(grid.area, count, replace=False))
+        for chunk, count in enumerate(counts)
+    ]
+    joined = np.concatenate([*keys, np.empty(0, dtype=np.int64)]).astype(np.int64)
+    return Signs(joined, generator.choice([-1, 1], len(joined)).astype(np.int8))
+
+
+@st.composite
+def updates(draw: st.DrawFn) -> Update:
+    tensors = []
+    for grid in GRIDS:
+        full = draw(st.booleans())
+        counts = [4 if full else draw(st.integers(0, 4)) for _ in range(grid.num_chunks)]
+        tensors.append(signs(grid, counts, draw(st.integers(0, 999))))
+    return Update(header(slot=draw(st.integers(0, 255))), tuple(tensors))
+
+
+def full_update() -> Update:
+    tensors = tuple(signs(grid, [4] * grid.num_chunks, i) for i, grid in enumerate(GRIDS))
+    return Update(header(), tensors)
+
+
+def assert_equal(left: Update, right: Update) -> None:
+    assert left.header == right.header
+    for one, two in zip(left.tensors, right.tensors, strict=True):
+        assert one.keys.tolist() == two.keys.tolist()
+        assert one.signs.tolist() == two.signs.tolist()
+
+
+@given(updates())
+def test_update_round_trips(update):
+    data = encode_update(LAYOUT, update)
+    assert len(data) <= LAYOUT.max_bytes
+    assert_equal(decode_update(LAYOUT, data), update)
+
+
+@settings(max_examples=300)
+@given(updates(), st.data())
+def test_mutated_bytes_give_the_same_bytes_back_or_update_error(update, data):
+    blob = bytearray(encode_update(LAYOUT, update))
+    for _ in range(data.draw(st.integers(1, 4))):
+        match data.draw(st.integers(0, 2)):
+            case 0 if blob:
+                blob[data.draw(st.integers(0, len(blob) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+            case 1:
+                del blob[data.draw(st.integers(0, len(blob))) :]
+            case _:
+                blob += data.draw(st.binary(max_size=4))
+    try:
+        decoded = decode_update(LAYOUT, bytes(blob))
+    except UpdateError:
+        return
+    assert encode_update(LAYOUT, decoded) == bytes(blob)
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=LAYOUT.max_bytes + 50))
+def test_arbitrary_bytes_give_update_error(data):
+    with pytest.raises(UpdateError):
+        decode_update(LAYOUT, data)
+    whole = encode_update(LAYOUT, full_update())
+    body = whole[: len(whole) - 40] + data[:40]
+    with contextlib.suppress(UpdateError):
+        assert encode_update(LAYOUT, decode_update(LAYOUT, body)) == body
+
+
+def test_golden_bytes():
+    tensors = []
+    for grid in GRIDS:
+        keys = np.array([chunk * grid.area + 1 + 2 * i for chunk in range(grid.num_chunks) for i in range(3)])
+        tensors.append(Signs(keys, np.where(keys % 3 == 0, -1, 1).astype(np.int8)))
+    data = encode_update(LAYOUT, Update(header(), tuple(tensors)))
+    assert len(data) == 159
+    assert hashlib.sha256(data).hexdigest() == (
+        "c7c7797719db0ec2e0db6531503c743f17b0799a7cd220b6adb151bac8f7bcd1"
+    )
+
+
+def test_full_chunks_of_64_by_64_cost_at_most_0_0016_bytes_a_parameter():
+    grid = Grid("w", (512, 512), 8, 8, 64, 64)
+    layout = PayloadLayout(tier=0, schema=SCHEMA, grids=(grid,), topk=4)
+    bare = Update(header(tier=0), (signs(grid, [0] * 64, 0),))
+    full = Update(header(tier=0), (signs(grid, [4] * 64, 0),))
+    counts = 64 * 3 // 8  # an update with a chunk that is not full carries counts
+    body = len(encode_update(layout, full)) - len(encode_update(layout, bare)) + counts
+    assert body / (512 * 512) <= 0.00160
+
+
+def patched(at: int, data: bytes) -> bytes:
+    whole = bytearray(encode_update(LAYOUT, full_update()))
+    whole[at : at + len(data)] = data
+    return bytes(whole)
+
+
+def oversized_first_count() -> bytes:
+    update = Update(header(), (signs(GRIDS[0], [0, 4, 4, 4], 0), *full_update().tensors[1:]))
+    whole = bytearray(encode_update(LAYOUT, update))
+    start = whole.index(b"\x01", 131)  # flags byte: tensor 0 has counts
+    whole[start + 1] |= 0b111
+    return bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", "length"),
+        (patched(0, b"X"), "magic"),
+        (patched(4, b"\x02"), "version"),
+        (patched(6, b"\x09"), "strategy"),
+        (patched(7, b"\x00"), "tier"),
+        (patched(66, b"\xff"), "schema"),
+        (patched(98, b"\x00\x00\xc0\x7f"), "number"),
+        (patched(98, b"\x00\x00\x80\x7f"), "number"),
+        (patched(106, b"\x00"), "intervals"),
+        (patched(106, b"\xff"), "intervals"),
+        (patched(107 + 8, b"\x00\x00\x00\x00"), "intervals"),
+        (patched(107, b"\xff" * 8), "intervals"),
+        (encode_update(LAYOUT, full_update()) + b"\x00", "length"),
+        (encode_update(LAYOUT, full_update())[:-1], "length"),
+        (bytes(LAYOUT.max_bytes + 1), "length"),
+        (oversized_first_count(), "counts"),
+    ],
+)
+def test_broken_update_is_refused_by_name(data, code):
+    with pytest.raises(UpdateError) as caught:
+        decode_update(LAYOUT, data)
+    assert caught.value.code == code
+    assert_equal(decode_update(LAYOUT, encode_update(LAYOUT, full_update())), full_update())
+
+
+def test_descending_indices_and_indices_outside_the_chunk_are_refused():
+    for keys in ([5, 3, 6, 7], [1, 1, 2, 3], [1, 2, 3, 24]):
+        tensors = (
+            *full_update().tensors[:2],
+            Signs(np.array(keys, dtype=np.int64), np.ones(4, dtype=np.int8)),
+        )
+        grids = (*GRIDS[:2], Grid("c", (5, 5), 1, 1, 5, 5))  # same bits per index, a larger chunk
+        wide = PayloadLayout(tier=1, schema=SCHEMA, grids=grids, topk=4)
+        with pytest.raises(UpdateError) as caught:
+            decode_update(LAYOUT, encode_update(wide, Update(header(), tensors)))
+        assert caught.value.code == "index"
+
+
+@pytest.mark.parametrize("name", ["run", "epoch", "round", "step", "slot", "tier", "intervals"])
+def test_header_that_differs_from_the_chain_is_refused_by_field(name):
+    found = header()
+    fields = ("run", "epoch", "round", "step", "slot", "tier", "intervals")
+    expected = ExpectedUpdate(**{field: getattr(found, field) for field in fields})
+    check_header(found, expected)
+    check_header(found, replace(expected, intervals=None))
+    other = {"run": bytes(32), "intervals": (range(1, 2),)}.get(name, 99)
+    with pytest.raises(UpdateError) as caught:
+        check_header(replace(found, **{name: other}), expected)
+    assert caught.value.code == name
+
+
+def test_encoding_refuses_a_header_that_does_not_fit():
+    for change in ({"slot": 70_000}, {"intervals": ()}, {"tokens": -1}, {"loss": 1e300}):
+        with pytest.raises(UpdateError):
+            encode_update(LAYOUT, replace(full_update(), header=header(**change)))
