@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 import trio
 from solders.pubkey import Pubkey
 
-from psyche_chain.client import duties
+from psyche_chain.client import duty as kinds
 from psyche_chain.client.catchup import (
-    MAX_UPDATE_BYTES,
     PEERS_SCHEME,
     CatchUp,
     blob_id_of,
     holders_of,
 )
-from psyche_chain.client.duties import Duty
+from psyche_chain.client.duty import Duty
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Adapter, Chain, Network, NotYet
 from psyche_chain.client.view import GENESIS, ChainView, MyState, RoundView
@@ -146,18 +145,18 @@ class Acts:
             NotYet: something is missing that may come.
             PsycheError: the chain cannot be reached.
         """
-        if isinstance(duty, duties.Weights):
+        if isinstance(duty, kinds.Weights):
             await self._with_weights(duty, view)
             return 0
         match duty:
-            case duties.Reveal(number):
+            case kinds.Reveal(number):
                 await self._network.reveal(number)
                 self._memory.revealed = max(self._memory.revealed, number)
-            case duties.Fetch():
+            case kinds.Fetch():
                 await self._fetch(duty, view)
-            case duties.Offer(history):
+            case kinds.Offer(history):
                 await self._offer(history)
-            case duties.Tidy(history):
+            case kinds.Tidy(history):
                 await self._tidy(view)
                 self._memory.tidied = history
             case _:
@@ -168,45 +167,45 @@ class Acts:
         """Duties that are one transaction."""
         chain, events = self._chain, self._events
         match duty:
-            case duties.Join():
+            case kinds.Join():
                 landed = await chain.join(self._memory.contact)
                 self._memory.contact_on_chain = self._memory.contact
                 events.emit("joined")
-            case duties.Leave(slot):
+            case kinds.Leave(slot):
                 landed = await chain.leave(slot)
-            case duties.UpdateContact(contact):
+            case kinds.UpdateContact(contact):
                 landed = await chain.update_contact(contact)
                 self._memory.contact_on_chain = contact
-            case duties.Ready(slot):
+            case kinds.Ready(slot):
                 landed = await chain.ready(slot)
-            case duties.Commit(slot, number, blob_id):
+            case kinds.Commit(slot, number, blob_id):
                 landed = await chain.commit(slot, number, blob_id)
                 events.emit("commit", round=number)
-            case duties.Witness(slot, number, seen):
+            case kinds.Witness(slot, number, seen):
                 landed = await chain.witness(slot, number, seen)
                 events.emit("witness", round=number, bits=sorted(seen))
-            case duties.Attest(slot, step, history):
+            case kinds.Attest(slot, step, history):
                 landed = await chain.attest(slot, step, self._weights.saved[history].digests)
                 events.emit("attest", step=step)
-            case duties.Record(slot, _, uri):
+            case kinds.Record(slot, _, uri):
                 landed = await chain.record(slot, uri)
-            case duties.Tick():
+            case kinds.Tick():
                 landed = await chain.tick()
             case _:
                 raise AssertionError(f"no way to do {duty}")
         return landed
 
-    async def _with_weights(self, duty: duties.Weights, view: ChainView) -> None:
+    async def _with_weights(self, duty: kinds.Weights, view: ChainView) -> None:
         match duty:
-            case duties.Fold(records):
+            case kinds.Fold(records):
                 await self._catch_up.fold(records, view)
-            case duties.CatchUp():
+            case kinds.CatchUp():
                 await self._catch_up.catch_up(view)
-            case duties.Save():
+            case kinds.Save():
                 await self._weights.save()
-            case duties.Validate():
+            case kinds.Validate():
                 await self._weights.validate()
-            case duties.Train(round_, slot):
+            case kinds.Train(round_, slot):
                 await self._train(round_, slot, view)
 
     async def _train(self, round_: RoundView, slot: int, view: ChainView) -> None:
@@ -236,7 +235,7 @@ class Acts:
             parameters=self._weights.parameters,
         )
 
-    async def _fetch(self, duty: duties.Fetch, view: ChainView) -> None:
+    async def _fetch(self, duty: kinds.Fetch, view: ChainView) -> None:
         round_ = view.round(duty.round)
         member = view.slots.get(duty.slot)
         if round_ is None or member is None:
@@ -247,7 +246,7 @@ class Acts:
             blob = await self._network.fetch(
                 duty.blob_id,
                 deadline_s=limit_s,
-                max_bytes=MAX_UPDATE_BYTES,
+                max_bytes=self._weights.max_update_bytes,
                 holders=holders_of(view, duty.round, duty.slot),
             )
         except FetchError as error:
@@ -285,7 +284,7 @@ class Acts:
         offered = blob_id_of(checkpoint.uri)
         if offered is None:
             return
-        keep = {a.commitment for r in self._weights.log.after(checkpoint.history) for a in r.accepted}
+        keep = {a.commitment for r in self._weights.records_after(checkpoint.history) for a in r.accepted}
         keep |= {r.commitments[slot] for r in view.rounds for slot in r.committed}
         keep |= {*self._memory.trained.values(), offered}
         keep |= {blob for uri in self._memory.uris.values() if (blob := blob_id_of(uri)) is not None}

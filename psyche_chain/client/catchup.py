@@ -88,7 +88,7 @@ class CatchUp:
 
     async def _replay_own_log(self, view: ChainView) -> bool:
         own = self._weights.history
-        records = link_through(own, [self._weights.log.after(own)], view)
+        records = link_through(own, [self._weights.records_after(own)], view)
         await self._replay(records or [], view)
         return bool(records)
 
@@ -111,7 +111,7 @@ class CatchUp:
         if own == start:
             return False
         if start != view.history:
-            after = self._weights.log.after(start)
+            after = self._weights.records_after(start)
             if any(head(start, after[: i + 1]) == own for i in range(len(after))):
                 # The own weights are newer: only proof that the log went elsewhere counts.
                 around = link(start, view) or await self._records_of_peers(start, view)

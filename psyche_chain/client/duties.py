@@ -8,10 +8,30 @@ What the chain shows as done is never decided again, and what is in `MyState.bus
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from solders.pubkey import Pubkey
-
+from psyche_chain.client.due import owes_training, tick_due, witness_deadline
+from psyche_chain.client.duty import (
+    Attest,
+    CatchUp,
+    Commit,
+    Duty,
+    Fetch,
+    Finish,
+    Fold,
+    Join,
+    Leave,
+    Offer,
+    Ready,
+    Record,
+    Reveal,
+    Save,
+    Tick,
+    Tidy,
+    Train,
+    UpdateContact,
+    Validate,
+    Witness,
+)
 from psyche_chain.client.ledger import link
 from psyche_chain.client.view import (
     GENESIS,
@@ -20,207 +40,11 @@ from psyche_chain.client.view import (
     MyState,
     Phase,
     RoundStatus,
-    RoundView,
     Slot,
     SlotStatus,
 )
-from psyche_train.records import RoundRecord
 
 TRAINING = frozenset({Phase.ROUND_TRAIN, Phase.ROUND_WITNESS})
-EPOCH = frozenset({Phase.WARMUP, Phase.ROUND_TRAIN, Phase.ROUND_WITNESS, Phase.COOLDOWN})
-
-
-@dataclass(frozen=True, slots=True)
-class Duty:
-    """One thing to do. Two duties with the same `key` are the same duty."""
-
-    @property
-    def key(self) -> str:
-        """Name of the duty, unique among the duties of one snapshot."""
-        return type(self).__name__.lower()
-
-
-@dataclass(frozen=True, slots=True)
-class Join(Duty):
-    """Become a member (again)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Leave(Duty):
-    """Stop being a member, gracefully."""
-
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateContact(Duty):
-    """Write the own addresses to the membership."""
-
-    contact: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ready(Duty):
-    """Say that the own weights are at the log's head."""
-
-    slot: int
-    epoch: int
-
-    @property
-    def key(self) -> str:
-        return f"ready {self.epoch}"
-
-
-@dataclass(frozen=True, slots=True)
-class Weights(Duty):
-    """A duty that needs the model. They share a key, so that only one of them is done at a time."""
-
-    @property
-    def key(self) -> str:
-        return "weights"
-
-
-@dataclass(frozen=True, slots=True)
-class Fold(Weights):
-    """Fold closed rounds; the records are verified against the chain's history."""
-
-    records: tuple[RoundRecord, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CatchUp(Weights):
-    """The ring does not reach back to the own weights: replay from peers or start from a checkpoint."""
-
-
-@dataclass(frozen=True, slots=True)
-class Save(Weights):
-    """Write a checkpoint of the weights at `history`."""
-
-    history: bytes
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
-class Validate(Weights):
-    """Measure the validation loss."""
-
-
-@dataclass(frozen=True, slots=True)
-class Train(Weights):
-    """Train the own share of a round and store the blob."""
-
-    round: RoundView
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class Commit(Duty):
-    """Write the id of the own blob to the chain."""
-
-    slot: int
-    round: int
-    blob_id: bytes
-
-    @property
-    def key(self) -> str:
-        return f"commit {self.round}"
-
-
-@dataclass(frozen=True, slots=True)
-class Reveal(Duty):
-    """Serve the own blobs up to this round."""
-
-    round: int
-
-    @property
-    def key(self) -> str:
-        return f"reveal {self.round}"
-
-
-@dataclass(frozen=True, slots=True)
-class Fetch(Duty):
-    """Bring one committed blob to this disk and check it."""
-
-    round: int
-    slot: int
-    blob_id: bytes
-
-    @property
-    def key(self) -> str:
-        return f"fetch {self.round} {self.slot}"
-
-
-@dataclass(frozen=True, slots=True)
-class Witness(Duty):
-    """Attest which blobs of a round are here and decode."""
-
-    slot: int
-    round: int
-    seen: frozenset[int]
-
-    @property
-    def key(self) -> str:
-        return f"witness {self.round}"
-
-
-@dataclass(frozen=True, slots=True)
-class Attest(Duty):
-    """Vote for the digests of the own weights in a cooldown."""
-
-    slot: int
-    step: int
-    history: bytes
-
-    @property
-    def key(self) -> str:
-        return f"attest {self.step}"
-
-
-@dataclass(frozen=True, slots=True)
-class Offer(Duty):
-    """Put the full model of a saved checkpoint into the blob store, for the uri and for newcomers."""
-
-    history: bytes
-
-    @property
-    def key(self) -> str:
-        return f"offer {self.history.hex()}"
-
-
-@dataclass(frozen=True, slots=True)
-class Record(Duty):
-    """Write the uri of the agreed checkpoint to the chain."""
-
-    slot: int
-    step: int
-    uri: str
-
-    @property
-    def key(self) -> str:
-        return f"record {self.step}"
-
-
-@dataclass(frozen=True, slots=True)
-class Tidy(Duty):
-    """Clean up after a checkpoint was agreed."""
-
-    history: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Tick(Duty):
-    """Move the run on; anyone may, and about one member should."""
-
-    nonce: int
-
-    @property
-    def key(self) -> str:
-        return f"tick {self.nonce}"
-
-
-@dataclass(frozen=True, slots=True)
-class Finish(Duty):
-    """The run is finished and the weights are at its end, saved."""
 
 
 def decide(view: ChainView, me: MyState, now: float) -> list[Duty]:
@@ -277,7 +101,7 @@ def _round(view: ChainView, me: MyState, slot: Slot, now: float) -> Iterator[Dut
     """Commit, witness and ready of an active member."""
     round_ = view.open_round
     blob_id = me.trained.get(round_.number) if round_ is not None else None
-    if round_ is not None and blob_id is not None and _owes_training(round_, slot):
+    if round_ is not None and blob_id is not None and owes_training(round_, slot):
         yield Commit(slot.index, round_.number, blob_id)
     for attested in view.rounds:
         if attested.status == RoundStatus.COMMITTED and slot.index in attested.witnesses - attested.attested:
@@ -289,10 +113,6 @@ def _round(view: ChainView, me: MyState, slot: Slot, now: float) -> Iterator[Dut
     at_head = me.history == view.history
     if view.phase in (Phase.WARMUP, *TRAINING) and not slot.ready and at_head:
         yield Ready(slot.index, view.epoch)
-
-
-def _owes_training(round_: RoundView, slot: Slot) -> bool:
-    return round_.status == RoundStatus.OPEN and slot.index in round_.assigned - round_.committed
 
 
 def _weights(view: ChainView, me: MyState, slot: Slot | None) -> Iterator[Duty]:
@@ -310,7 +130,7 @@ def _weights(view: ChainView, me: MyState, slot: Slot | None) -> Iterator[Duty]:
         round_, is_active = view.open_round, slot is not None and slot.status == SlotStatus.ACTIVE
         if round_ is None or slot is None or not is_active or round_.number in me.trained:
             return
-        if _owes_training(round_, slot):
+        if owes_training(round_, slot):
             yield Train(round_, slot.index)
 
 
@@ -355,90 +175,3 @@ def _takeover(view: ChainView, slot: Slot) -> float:
     full = [s.index for s in view.active() if s.tier == 0 and s.index != view.uploader]
     turn = full.index(slot.index) if slot.index in full else 0
     return view.phase_start + view.config.cooldown_time * min(0.25 + 0.1 * turn, 0.9)
-
-
-def witness_deadline(view: ChainView) -> float:
-    """Time at which a witness attests what it has: early enough to land before the witness time is over."""
-    time_s = view.config.round_witness_time
-    margin_s = min(max(1.0, time_s / 4), 5.0, time_s / 2)
-    return view.phase_start + time_s - margin_s
-
-
-def training_is_over(view: ChainView, number: int, slot: int) -> bool:
-    """Whether a training in progress for that round can no longer end in a commit."""
-    round_ = view.round(number)
-    return round_ is None or round_.status != RoundStatus.OPEN or slot not in round_.assigned
-
-
-def tick_due(view: ChainView, now: float) -> bool:
-    """Whether the run would move on if somebody sent `tick` now, as far as a member can tell."""
-    config, since = view.config, now - view.phase_start
-    match view.phase:
-        case Phase.WAITING_FOR_MEMBERS:
-            eligible = [s for s in view.present() if s.next_tier <= config.max_tier]
-            full = sum(s.next_tier == 0 for s in eligible)
-            enough = len(eligible) >= config.init_min_clients and full >= config.min_full_members
-            return enough and since >= config.waiting_for_members_extra_time
-        case Phase.WARMUP:
-            ready = [s for s in view.active() if s.ready]
-            enough = (
-                len(ready) >= config.min_clients
-                and sum(s.tier == 0 for s in ready) >= config.min_full_members
-            )
-            return since >= config.warmup_time or (enough and len(ready) == len(view.active()))
-        case Phase.ROUND_TRAIN:
-            late = view.rounds[-1].assigned - view.rounds[-1].committed if view.rounds else frozenset()
-            done = not _any_active(view, late) and _all_attested(view)
-            return since >= config.max_round_train_time or done
-        case Phase.ROUND_WITNESS:
-            return since >= config.round_witness_time or _all_attested(view)
-        case Phase.COOLDOWN:
-            return since >= config.cooldown_time or (view.pending.agreed and not view.uri_missing)
-        case _:
-            return False
-
-
-def _any_active(view: ChainView, slots: frozenset[int]) -> bool:
-    return any(s in view.slots and view.slots[s].status == SlotStatus.ACTIVE for s in slots)
-
-
-def _all_attested(view: ChainView) -> bool:
-    """Whether everyone who can attest the round before the newest has done so."""
-    before = [r for r in view.rounds[:-1] if r.status == RoundStatus.COMMITTED]
-    return not any(_any_active(view, r.witnesses - r.attested) for r in before)
-
-
-def needed_by_others(view: ChainView, wallet: Pubkey, digest: bytes) -> bool:
-    """Whether a member of a finished run may still need what this one holds.
-
-    Args:
-        view: a snapshot of the finished run.
-        wallet: this member.
-        digest: of the smallest slice of the final weights. Every member that attested them left it on
-            chain, in the row of the last round.
-    """
-    votes = view.rounds[-1].commitments if view.rounds else ()
-    return any(
-        s.wallet != wallet and (s.index >= len(votes) or votes[s.index] != digest) for s in view.present()
-    )
-
-
-def state_of(view: ChainView, me: MyState) -> str:
-    """One word for what this member is at, for progress displays."""
-    slot = view.slot_of(me.wallet)
-    if view.phase == Phase.FINISHED and me.history == view.history:
-        return "finished"
-    if link(me.history, view) is None:
-        return "syncing"
-    if slot is None or slot.status != SlotStatus.ACTIVE or view.phase not in EPOCH:
-        return "waiting"
-    if me.history != view.history:
-        return "folding"
-    if view.phase == Phase.COOLDOWN:
-        return "idle" if slot.attested else "checkpointing"
-    round_ = view.open_round
-    if round_ is not None and _owes_training(round_, slot):
-        return "training"
-    if any(r.status == RoundStatus.COMMITTED and slot.index in r.witnesses - r.attested for r in view.rounds):
-        return "witnessing"
-    return "idle"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-Listener = Any
-"""A callable that takes the event as a dict."""
+Listener = Callable[[dict[str, Any]], None]
+"""Takes an event as it is written; bytes are still bytes."""
 
 
 class EventLog:
@@ -19,19 +20,19 @@ class EventLog:
     Resource handling: use as a context manager, or call `close`.
     """
 
-    def __init__(self, path: Path, listener: Listener | None = None) -> None:
+    def __init__(self, path: Path, listeners: Sequence[Listener] = ()) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _end_torn_line(path)
         self._file: IO[str] = path.open("a", encoding="utf-8", buffering=1)
-        self._listener = listener
+        self._listeners = tuple(listeners)
         self._last_state: str | None = None
 
     def emit(self, event: str, **fields: Any) -> None:
         """Write one event."""
         line = {"t": round(time.time(), 3), "event": event, **fields}
-        self._file.write(json.dumps(line, default=_plain, separators=(",", ":")) + "\n")
-        if self._listener is not None:
-            self._listener(line)
+        self._file.write(json.dumps(line, default=plain, separators=(",", ":")) + "\n")
+        for listener in self._listeners:
+            listener(line)
 
     def state(self, state: str) -> None:
         """Write a `state` event if the state is another than the last."""
@@ -50,7 +51,8 @@ class EventLog:
         self.close()
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """What JSON has for a value that it does not know: hex, lists, paths as text."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, (set, frozenset)):

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 import trio
 from solders.pubkey import Pubkey
 
-from psyche_chain.client import duties
+from psyche_chain.cli.exit_codes import ERROR
 from psyche_chain.client.acts import Acts
 from psyche_chain.client.clock import ChainClock
-from psyche_chain.client.duties import Duty, decide, state_of, training_is_over
+from psyche_chain.client.due import needed_by_others, state_of, training_is_over
+from psyche_chain.client.duties import decide
+from psyche_chain.client.duty import Duty, Finish, Tick
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Chain, NotYet, Refused
 from psyche_chain.client.view import PRESENT, ChainView, MyState, Phase
@@ -54,6 +56,8 @@ HARMLESS = frozenset(
 LEAVE_DEADLINE_S = 10.0
 REFRESH_MEMBERS_S = 4.0
 MAX_RETRY_S = 15.0
+FINISH_DEADLINE_S = 180.0
+"""A member that cannot get the end of a finished run for this long gives up."""
 
 
 @dataclass(slots=True)
@@ -62,14 +66,18 @@ class Busy:
 
     running: bool = True
     landed_at: int = 0
-    """Slot of the chain; busy until a snapshot is at least as new."""
+    """Slot of the chain; busy until a snapshot is at least as new and was asked for after the landing was
+    seen (a slot is long: a snapshot of the same slot may be older than the transaction)."""
+    seen_at: float = 0.0
+    """Time of trio's clock at which the landing was seen."""
     retry_at: float = 0.0
     """Time of trio's clock."""
     failures: int = 0
 
-    def holds(self, chain_slot: int) -> bool:
-        """Whether the duty must not be decided now."""
-        return self.running or chain_slot < self.landed_at or trio.current_time() < self.retry_at
+    def holds(self, chain_slot: int, asked_at: float) -> bool:
+        """Whether the duty must not be decided from a snapshot of `chain_slot` that was asked for then."""
+        is_old = chain_slot < self.landed_at or asked_at < self.seen_at
+        return self.running or is_old or trio.current_time() < self.retry_at
 
 
 class Client:
@@ -95,12 +103,14 @@ class Client:
         self._rng = rng or random.Random()
         self._clock = ChainClock()
         self._view: ChainView | None = None
+        self._asked_at = float("-inf")
         self._busy: dict[str, Busy] = {}
         self._poke = trio.Event()
         self._table_changed = trio.Event()
         self._stopping = False
         self._finished_at: float | None = None
         self._said_bye = False
+        self._behind_since: float | None = None
         self._nursery: trio.Nursery | None = None
         self._last_phase: tuple[Phase, int, int] | None = None
         self._exit_code = 0
@@ -130,7 +140,7 @@ class Client:
     def my_state(self) -> MyState:
         """What duties are decided from."""
         chain_slot = self._view.chain_slot if self._view else 0
-        busy = frozenset(key for key, why in self._busy.items() if why.holds(chain_slot))
+        busy = frozenset(key for key, why in self._busy.items() if why.holds(chain_slot, self._asked_at))
         return self._acts.state(self._wallet, busy, stopping=self._stopping)
 
     async def _handle_signals(self, signals: AsyncIterator[int]) -> None:
@@ -145,6 +155,7 @@ class Client:
         failures, leave_by = 0, float("inf")
         while True:
             self._poke = trio.Event()
+            asked_at = trio.current_time()
             try:
                 snapshot = await self._chain.snapshot()
             except PsycheError as error:
@@ -155,18 +166,25 @@ class Client:
                 await trio.sleep(min(MAX_RETRY_S, 0.5 * 2**failures) * self._rng.uniform(0.5, 1.0))
                 continue
             failures = 0
-            self._clock.observe(snapshot.clock)
-            self._see(snapshot.view)
-            self._step()
+            if not self._is_older(snapshot.view):
+                self._asked_at = asked_at
+                self._clock.observe(snapshot.clock)
+                self._see(snapshot.view)
+                self._step()
             if self._stopping:
                 leave_by = min(leave_by, trio.current_time() + LEAVE_DEADLINE_S)
                 own = snapshot.view.slot_of(self._wallet)
                 if own is None or own.status not in PRESENT or trio.current_time() > leave_by:
                     return
-            if await self._may_go(snapshot.view):
+            if await self._may_go(snapshot.view) or self._is_too_late(snapshot.view):
                 return
             with trio.move_on_after(self._pause_s(snapshot.view)):
                 await self._poke.wait()
+
+    def _is_older(self, view: ChainView) -> bool:
+        """Whether a node that lags behind shows less than what was seen before."""
+        seen = self._view
+        return seen is not None and (view.chain_slot < seen.chain_slot or view.nonce < seen.nonce)
 
     def _pause_s(self, view: ChainView) -> float:
         is_quick = view.phase in (Phase.WARMUP, Phase.ROUND_TRAIN, Phase.ROUND_WITNESS, Phase.COOLDOWN)
@@ -186,7 +204,7 @@ class Client:
         self._busy = {
             key: why
             for key, why in self._busy.items()
-            if why.holds(view.chain_slot) or trio.current_time() < why.retry_at + MAX_RETRY_S
+            if why.holds(view.chain_slot, self._asked_at) or trio.current_time() < why.retry_at + MAX_RETRY_S
         }
         training = self._acts.training
         if training is not None and training_is_over(view, *training):
@@ -201,7 +219,7 @@ class Client:
         me = self.my_state()
         self._events.state(state_of(view, me))
         for duty in decide(view, me, self._clock.now()):
-            if isinstance(duty, duties.Finish):
+            if isinstance(duty, Finish):
                 if self._finished_at is None:
                     self._finished_at = trio.current_time()
                 continue
@@ -212,12 +230,14 @@ class Client:
     async def _do(self, duty: Duty, why: Busy, view: ChainView) -> None:
         """Do one duty; whatever goes wrong, it is decided again later if it is still owed."""
         try:
-            if not isinstance(duty, duties.Tick) or await self._is_my_turn(view):
+            if not isinstance(duty, Tick) or await self._is_my_turn(view):
                 why.landed_at = await self._acts.do(duty, view)
                 why.failures = 0
+                if why.landed_at:
+                    why.seen_at = trio.current_time()
         except Refused as error:
             quiet = error.name in HARMLESS
-            self._failed(duty, why, error, first_retry_s=0.2 if quiet else 1.0, quiet=quiet)
+            self._failed(duty, why, error, first_retry_s=0.3 if quiet else 1.0, quiet=quiet)
         except (NotYet, NetworkError, BlobStoreError) as error:
             self._failed(duty, why, error, first_retry_s=0.5, quiet=why.failures == 0)
         except PsycheError as error:
@@ -254,6 +274,19 @@ class Client:
             with trio.move_on_after(REFRESH_MEMBERS_S):
                 await self._table_changed.wait()
 
+    def _is_too_late(self, view: ChainView) -> bool:
+        """Whether the run is finished and its end was not to be had from anybody for too long."""
+        if view.phase is not Phase.FINISHED or self._finished_at is not None:
+            self._behind_since = None
+            return False
+        now = trio.current_time()
+        self._behind_since = now if self._behind_since is None else self._behind_since
+        if now < self._behind_since + max(FINISH_DEADLINE_S, self._linger_s):
+            return False
+        self._events.emit("error", message="the run is finished, and nobody is left who has its last rounds")
+        self._exit_code = ERROR
+        return True
+
     async def _may_go(self, view: ChainView) -> bool:
         """Whether a finished member may end: nobody needs its blobs, or it stayed long enough."""
         if self._finished_at is None:
@@ -267,4 +300,4 @@ class Client:
             # Came late to the end: tell those who wait that nothing more is needed.
             self._said_bye = True
             await self._chain.leave(own.index)
-        return not duties.needed_by_others(view, self._wallet, digest)
+        return not needed_by_others(view, self._wallet, digest)

@@ -22,6 +22,7 @@ class MemberTrainer:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.parameters = trainer.parameters
+        self.max_update_bytes = max(layout.max_bytes for layout in trainer.layouts)
         self.check = trainer.check
         self.fold = trainer.fold
         self.digests = trainer.digests

@@ -99,6 +99,7 @@ class Model(Protocol):
     """The weights; see `psyche_train.trainer.Trainer`. Synchronous, one call at a time, except `check`."""
 
     parameters: int
+    max_update_bytes: int
 
     @property
     def position(self) -> Any: ...

@@ -14,8 +14,9 @@ from solders.keypair import Keypair
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.sender import Sender
 from psyche_chain.client.chain_port import ChainPort
-from psyche_chain.client.events import EventLog
+from psyche_chain.client.events import EventLog, Listener
 from psyche_chain.client.options import JoinOptions
+from psyche_chain.client.report import JsonLogs, show
 from psyche_chain.client.startup import Admission, admit, peer_key, peer_seed
 from psyche_chain.client.statedir import StateDir
 from psyche_chain.errors import PsycheError
@@ -54,7 +55,7 @@ async def _run(options: JoinOptions) -> int:
         run_state = admission.run.run_state
         folder.acquire(bytes(wallet.pubkey()), bytes(run_state))
         try:
-            with EventLog(folder.events, options.on_event) as events:
+            with EventLog(folder.events, _listeners(options, str(admission.run.key))) as events:
                 slot = admission.state.slot_of(wallet.pubkey())
                 events.emit(
                     "start",
@@ -130,6 +131,16 @@ async def _be_member(
             return await client.run()
     except (NetworkError, BlobStoreError) as error:
         raise PsycheError(str(error), f"look into {folder.path / 'network.log'}") from error
+
+
+def _listeners(options: JoinOptions, run: str) -> list[Listener]:
+    """Who hears of events besides the file: standard error, and the caller."""
+    found: list[Listener] = [show]
+    if options.json_logs:
+        logs = JsonLogs(run)
+        logs.install()
+        found = [logs.show]
+    return [*found, options.on_event] if options.on_event is not None else found
 
 
 def poll_interval_s(url: str) -> float:

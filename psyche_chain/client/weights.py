@@ -36,7 +36,8 @@ class Weights:
         self._checks = trio.CapacityLimiter(1)
         self._cancel = threading.Event()
         self._events = events
-        self.log = RecordLog(log_path)
+        self._log = RecordLog(log_path)
+        self._log_lock = threading.Lock()
         self.history: bytes = model.position.history
         self.step: int = model.position.step
         self.saved: dict[bytes, Saved] = {}
@@ -48,6 +49,16 @@ class Weights:
     def parameters(self) -> int:
         """Number of parameters that this member holds."""
         return self._model.parameters
+
+    @property
+    def max_update_bytes(self) -> int:
+        """Length of the longest valid update of any tier."""
+        return self._model.max_update_bytes
+
+    def records_after(self, history: bytes) -> list[RoundRecord]:
+        """What the own log knows to follow a history."""
+        with self._log_lock:
+            return self._log.after(history)
 
     async def train(self, job: Any) -> Any | None:
         """Train one job; None if `cancel_training` came first."""
@@ -80,11 +91,12 @@ class Weights:
 
         def fold() -> None:
             model.fold(record, blobs, own)
-            try:
-                self.log.append(before, record)
-            except RecordError:
-                self.log.rewind_to(before)
-                self.log.append(before, record)
+            with self._log_lock:
+                try:
+                    self._log.append(before, record)
+                except RecordError:  # the chain has gone another way from here
+                    self._log.rewind_to(before)
+                    self._log.append(before, record)
 
         await self._run(fold)
         self._trained_here = {n: slot for n, slot in self._trained_here.items() if n > record.number}

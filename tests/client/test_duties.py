@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from psyche_chain.chain.state import Phase, RoundStatus, SlotStatus
-from psyche_chain.client import duties
-from psyche_chain.client.duties import Duty, decide, state_of, training_is_over, witness_deadline
+from psyche_chain.client import duty as kinds_of
+from psyche_chain.client.due import state_of, training_is_over, witness_deadline
+from psyche_chain.client.duties import TRAINING, decide
+from psyche_chain.client.duty import Duty
 from psyche_chain.client.ledger import record_of
 from psyche_chain.client.view import ChainView, MyState
 from tests.client.views import CONFIG, NO_CHECKPOINT, a_round, a_view, blob_id, me, member, wallet
@@ -44,63 +46,63 @@ def test_stranger_joins_in_every_live_phase() -> None:
     for phase in Phase:
         found = decide(a_view(phase), me(7, a_view(phase)), NOW)
         expected = phase not in (Phase.UNINITIALIZED, Phase.FINISHED)
-        assert (duties.Join() in found) == expected, phase
+        assert (kinds_of.Join() in found) == expected, phase
 
 
 def test_stranger_without_known_address_waits_with_joining() -> None:
     view = a_view(Phase.WAITING_FOR_MEMBERS)
-    assert duties.Join() not in decide(view, me(7, view, contact=""), NOW)
+    assert kinds_of.Join() not in decide(view, me(7, view, contact=""), NOW)
 
 
 def test_departed_member_joins_again() -> None:
     view = a_view(Phase.ROUND_TRAIN, slots={0: member(0, status=SlotStatus.DEPARTED)})
-    assert decide(view, me(0, view), NOW)[0] == duties.Join()
+    assert decide(view, me(0, view), NOW)[0] == kinds_of.Join()
 
 
 def test_moved_member_updates_its_contact() -> None:
     view = a_view(Phase.WAITING_FOR_MEMBERS)
     found = decide(view, me(0, view, contact_on_chain="/ip4/127.0.0.1/tcp/1"), NOW)
-    assert found == [duties.UpdateContact("/ip4/127.0.0.1/tcp/4001")]
+    assert found == [kinds_of.UpdateContact("/ip4/127.0.0.1/tcp/4001")]
 
 
 @pytest.mark.parametrize("phase", [Phase.WARMUP, Phase.ROUND_TRAIN, Phase.ROUND_WITNESS])
 def test_active_member_at_the_head_says_ready(phase: Phase) -> None:
     slots = {i: member(i, ready=i != 1) for i in range(3)}
     view = a_view(phase, slots=slots) if phase == Phase.WARMUP else pipeline(phase, slots=slots)
-    assert duties.Ready(1, 1) in decide(view, me(1, view), NOW)
-    assert duties.Ready not in kinds(decide(view, me(0, view), NOW))
+    assert kinds_of.Ready(1, 1) in decide(view, me(1, view), NOW)
+    assert kinds_of.Ready not in kinds(decide(view, me(0, view), NOW))
     behind = me(1, view, history=b"\x09" * 32)
-    assert duties.Ready not in kinds(decide(view, behind, NOW))
+    assert kinds_of.Ready not in kinds(decide(view, behind, NOW))
 
 
 @pytest.mark.parametrize("phase", [Phase.WAITING_FOR_MEMBERS, Phase.COOLDOWN, Phase.PAUSED, Phase.FINISHED])
 def test_ready_is_not_said_where_it_does_not_count(phase: Phase) -> None:
     view = a_view(phase, slots={0: member(0, ready=False)})
-    assert duties.Ready not in kinds(decide(view, me(0, view), NOW))
+    assert kinds_of.Ready not in kinds(decide(view, me(0, view), NOW))
 
 
 def test_assigned_member_trains_then_commits() -> None:
     view = pipeline(attested=(0, 1, 2))
-    assert duties.Train(view.rounds[-1], 1) in decide(view, me(1, view), NOW)
+    assert kinds_of.Train(view.rounds[-1], 1) in decide(view, me(1, view), NOW)
     trained = me(1, view, trained={6: b"\x06" * 32})
     found = decide(view, trained, NOW)
-    assert duties.Commit(1, 6, b"\x06" * 32) in found
-    assert duties.Train not in kinds(found)
+    assert kinds_of.Commit(1, 6, b"\x06" * 32) in found
+    assert kinds_of.Train not in kinds(found)
 
 
 def test_committed_or_unassigned_member_neither_trains_nor_commits() -> None:
     done = pipeline(open_committed=(1,))
     for view, slot in ((done, 1), (pipeline(), 7)):
         found = kinds(decide(view, me(slot, view, trained={6: b"\x06" * 32}), NOW))
-        assert duties.Commit not in found
-        assert duties.Train not in found
+        assert kinds_of.Commit not in found
+        assert kinds_of.Train not in found
 
 
 def test_nobody_trains_once_commits_are_over() -> None:
     view = pipeline(Phase.ROUND_WITNESS)
     found = kinds(decide(view, me(1, view, trained={6: b"\x06" * 32}), NOW))
-    assert duties.Train not in found
-    assert duties.Commit not in found
+    assert kinds_of.Train not in found
+    assert kinds_of.Commit not in found
     assert training_is_over(view, 6, 1)
     assert not training_is_over(pipeline(), 6, 1)
     assert training_is_over(pipeline(), 2, 1)
@@ -111,34 +113,34 @@ def test_closed_rounds_are_folded_before_training() -> None:
     found = decide(view, me(1, view, history=b"\x01" * 32), NOW)
     record = record_of(view, view.rounds[0])
     assert record is not None
-    assert [d for d in found if isinstance(d, duties.Weights)] == [duties.Fold((record,))]
+    assert [d for d in found if isinstance(d, kinds_of.Weights)] == [kinds_of.Fold((record,))]
 
 
 def test_ring_that_does_not_reach_back_asks_for_catching_up() -> None:
     view = pipeline()
     found = decide(view, me(1, view, history=b"\x02" * 32), NOW)
-    assert [d for d in found if isinstance(d, duties.Weights)] == [duties.CatchUp()]
+    assert [d for d in found if isinstance(d, kinds_of.Weights)] == [kinds_of.CatchUp()]
 
 
 def test_blobs_are_fetched_after_the_commits_are_over_only() -> None:
     view = pipeline(open_committed=(0, 2), committed=(0, 2))
     fetched = [
-        d for d in decide(view, me(1, view, held={5: frozenset({0})}), NOW) if isinstance(d, duties.Fetch)
+        d for d in decide(view, me(1, view, held={5: frozenset({0})}), NOW) if isinstance(d, kinds_of.Fetch)
     ]
-    assert fetched == [duties.Fetch(5, 2, blob_id(5, 2))]
+    assert fetched == [kinds_of.Fetch(5, 2, blob_id(5, 2))]
 
 
 def test_witness_attests_as_soon_as_all_committed_blobs_are_held() -> None:
     view = pipeline(committed=(0, 2))
     some, everything = {5: frozenset({0})}, {5: frozenset({0, 2})}
-    assert duties.Witness not in kinds(decide(view, me(1, view, held=some), NOW))
-    assert duties.Witness(1, 5, frozenset({0, 2})) in decide(view, me(1, view, held=everything), NOW)
+    assert kinds_of.Witness not in kinds(decide(view, me(1, view, held=some), NOW))
+    assert kinds_of.Witness(1, 5, frozenset({0, 2})) in decide(view, me(1, view, held=everything), NOW)
 
 
 def test_witness_attests_without_a_blob_that_nobody_has() -> None:
     view = pipeline()
     lost = me(1, view, held={5: frozenset({0, 1})}, given_up={5: frozenset({2})})
-    assert duties.Witness(1, 5, frozenset({0, 1})) in decide(view, lost, NOW)
+    assert kinds_of.Witness(1, 5, frozenset({0, 1})) in decide(view, lost, NOW)
 
 
 def test_witness_attests_what_is_there_at_the_deadline() -> None:
@@ -146,15 +148,15 @@ def test_witness_attests_what_is_there_at_the_deadline() -> None:
     holding = me(1, view, held={5: frozenset({0})})
     deadline = witness_deadline(view)
     assert 1000 + CONFIG.round_witness_time / 2 <= deadline < 1000 + CONFIG.round_witness_time
-    assert duties.Witness not in kinds(decide(view, holding, deadline - 0.1))
-    assert duties.Witness(1, 5, frozenset({0})) in decide(view, holding, deadline)
+    assert kinds_of.Witness not in kinds(decide(view, holding, deadline - 0.1))
+    assert kinds_of.Witness(1, 5, frozenset({0})) in decide(view, holding, deadline)
 
 
 def test_only_drawn_witnesses_that_have_not_attested_attest() -> None:
     view = pipeline(attested=(1,))
     held = {5: frozenset({0, 1, 2})}
-    assert duties.Witness not in kinds(decide(view, me(1, view, held=held), NOW))
-    assert duties.Witness in kinds(decide(view, me(2, view, held=held), NOW))
+    assert kinds_of.Witness not in kinds(decide(view, me(1, view, held=held), NOW))
+    assert kinds_of.Witness in kinds(decide(view, me(2, view, held=held), NOW))
 
 
 def cooldown(**more: object) -> ChainView:
@@ -169,9 +171,9 @@ def cooldown(**more: object) -> ChainView:
 def test_cooldown_saves_validates_attests() -> None:
     view = cooldown()
     found = decide(view, me(1, view, saved=frozenset(), validated=frozenset()), NOW)
-    assert found == [duties.Save(view.history, view.step)]
+    assert found == [kinds_of.Save(view.history, view.step)]
     found = decide(view, me(1, view, validated=frozenset()), NOW)
-    assert found == [duties.Attest(1, view.step, view.history), duties.Validate()]
+    assert found == [kinds_of.Attest(1, view.step, view.history), kinds_of.Validate()]
     slots = {i: member(i, attested=i == 1) for i in range(3)}
     view = cooldown(slots=slots)
     assert decide(view, me(1, view), NOW) == []
@@ -179,7 +181,7 @@ def test_cooldown_saves_validates_attests() -> None:
 
 def test_member_behind_does_not_attest() -> None:
     view = cooldown()
-    assert duties.Attest not in kinds(decide(view, me(1, view, history=b"\x02" * 32), NOW))
+    assert kinds_of.Attest not in kinds(decide(view, me(1, view, history=b"\x02" * 32), NOW))
 
 
 def test_only_full_members_offer_and_only_the_uploader_records() -> None:
@@ -187,9 +189,9 @@ def test_only_full_members_offer_and_only_the_uploader_records() -> None:
     view = cooldown(slots=slots, uploader=2, uri_missing=True)
     view = replace(view, pending=replace(NO_CHECKPOINT, history=view.history))
     assert decide(view, me(1, view), NOW) == []
-    assert decide(view, me(2, view), NOW) == [duties.Offer(view.history)]
+    assert decide(view, me(2, view), NOW) == [kinds_of.Offer(view.history)]
     uris = {view.history: "peers:ab"}
-    assert decide(view, me(2, view, uris=uris), NOW) == [duties.Record(2, view.step, "peers:ab")]
+    assert decide(view, me(2, view, uris=uris), NOW) == [kinds_of.Record(2, view.step, "peers:ab")]
     assert decide(view, me(0, view, uris=uris), NOW + 15) == []
 
 
@@ -203,7 +205,9 @@ def test_another_full_member_records_for_a_lost_uploader_when_time_runs_out() ->
     view = replace(view, pending=replace(NO_CHECKPOINT, history=view.history))
     mine = me(0, view, uris={view.history: "peers:ab"})
     assert decide(view, mine, NOW) == []
-    assert decide(view, mine, 1000 + CONFIG.cooldown_time * 0.5) == [duties.Record(0, view.step, "peers:ab")]
+    assert decide(view, mine, 1000 + CONFIG.cooldown_time * 0.5) == [
+        kinds_of.Record(0, view.step, "peers:ab")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -218,10 +222,10 @@ def test_another_full_member_records_for_a_lost_uploader_when_time_runs_out() ->
 )
 def test_tick_is_due_when_the_time_of_a_phase_is_over(phase: Phase, after_s: int) -> None:
     slots = {i: member(i, ready=phase != Phase.WARMUP) for i in range(3)}
-    view = pipeline(phase, slots=slots) if phase in duties.TRAINING else a_view(phase, slots=slots)
-    assert duties.Tick not in kinds(decide(view, me(1, view), 1000 + after_s - 0.1))
-    assert duties.Tick(view.nonce) in decide(view, me(1, view), 1000 + after_s)
-    assert duties.Tick not in kinds(decide(view, me(7, view), 1000 + after_s)), (
+    view = pipeline(phase, slots=slots) if phase in TRAINING else a_view(phase, slots=slots)
+    assert kinds_of.Tick not in kinds(decide(view, me(1, view), 1000 + after_s - 0.1))
+    assert kinds_of.Tick(view.nonce) in decide(view, me(1, view), 1000 + after_s)
+    assert kinds_of.Tick not in kinds(decide(view, me(7, view), 1000 + after_s)), (
         "strangers do not pay for ticks"
     )
 
@@ -230,21 +234,21 @@ def test_waiting_run_is_not_ticked_without_enough_members() -> None:
     few = a_view(Phase.WAITING_FOR_MEMBERS, slots={i: member(i) for i in range(2)})
     no_full = a_view(Phase.WAITING_FOR_MEMBERS, slots={i: member(i, tier=1) for i in range(3)})
     for view in (few, no_full):
-        assert duties.Tick not in kinds(decide(view, me(0, view), 10_000))
+        assert kinds_of.Tick not in kinds(decide(view, me(0, view), 10_000))
 
 
 def test_stopping_member_leaves_and_does_nothing_else() -> None:
     view = pipeline()
-    assert decide(view, me(1, view, stopping=True), NOW) == [duties.Leave(1)]
+    assert decide(view, me(1, view, stopping=True), NOW) == [kinds_of.Leave(1)]
     assert decide(view, me(7, view, stopping=True), NOW) == []
 
 
 def test_finished_run_is_saved_and_validated_before_the_end() -> None:
     view = replace(cooldown(), phase=Phase.FINISHED)
     steps = [
-        (me(1, view, saved=frozenset(), validated=frozenset()), duties.Save(view.history, view.step)),
-        (me(1, view, validated=frozenset()), duties.Validate()),
-        (me(1, view), duties.Finish()),
+        (me(1, view, saved=frozenset(), validated=frozenset()), kinds_of.Save(view.history, view.step)),
+        (me(1, view, validated=frozenset()), kinds_of.Validate()),
+        (me(1, view), kinds_of.Finish()),
     ]
     for mine, expected in steps:
         assert decide(view, mine, NOW) == [expected]
@@ -253,7 +257,7 @@ def test_finished_run_is_saved_and_validated_before_the_end() -> None:
 
 def test_finished_run_is_caught_up_with_before_the_end() -> None:
     view = replace(cooldown(), phase=Phase.FINISHED)
-    assert decide(view, me(1, view, history=b"\x02" * 32), NOW) == [duties.CatchUp()]
+    assert decide(view, me(1, view, history=b"\x02" * 32), NOW) == [kinds_of.CatchUp()]
 
 
 def test_busy_duties_are_not_decided_again() -> None:
@@ -276,7 +280,7 @@ def _run_to_rest(view: ChainView, mine: MyState) -> None:
     """Carry out everything that is decided; it must come to an end without doing anything twice."""
     seen: set[Duty] = set()
     for _ in range(30):
-        todo = [d for d in decide(view, mine, NOW) if not isinstance(d, (duties.Tick, duties.Finish))]
+        todo = [d for d in decide(view, mine, NOW) if not isinstance(d, (kinds_of.Tick, kinds_of.Finish))]
         if not todo:
             return
         assert not seen & set(todo), f"decided twice: {seen & set(todo)}"
@@ -291,32 +295,32 @@ def act(view: ChainView, mine: MyState, duty: Duty) -> tuple[ChainView, MyState]
     slot = view.slot_of(mine.wallet)
     index = slot.index if slot else 7
     match duty:
-        case duties.Join():
+        case kinds_of.Join():
             joined = member(index, status=SlotStatus.WAITING)
             return replace(view, slots={**view.slots, index: replace(joined, wallet=mine.wallet)}), mine
-        case duties.Ready():
+        case kinds_of.Ready():
             return _change(view, index, ready=True), mine
-        case duties.Attest():
+        case kinds_of.Attest():
             return _change(view, index, attested=True), mine
-        case duties.Record():
+        case kinds_of.Record():
             return replace(view, uri_missing=False), mine
-        case duties.Reveal(number):
+        case kinds_of.Reveal(number):
             return view, replace(mine, revealed=number)
-        case duties.Save(history):
+        case kinds_of.Save(history):
             return view, replace(mine, saved=mine.saved | {history})
-        case duties.Validate():
+        case kinds_of.Validate():
             return view, replace(mine, validated=mine.validated | {mine.history})
-        case duties.Tidy(history):
+        case kinds_of.Tidy(history):
             return view, replace(mine, tidied=history)
-        case duties.Offer(history):
+        case kinds_of.Offer(history):
             return view, replace(mine, uris={**mine.uris, history: "peers:00"})
-        case duties.Train(round_):
+        case kinds_of.Train(round_):
             return view, replace(mine, trained={**mine.trained, round_.number: b"\x05" * 32})
-        case duties.Commit(_, number):
+        case kinds_of.Commit(_, number):
             return _in_round(view, number, "committed", index), mine
-        case duties.Witness(_, number):
+        case kinds_of.Witness(_, number):
             return _in_round(view, number, "attested", index), mine
-        case duties.Fetch(number, of):
+        case kinds_of.Fetch(number, of):
             held = mine.held.get(number, frozenset()) | {of}
             return view, replace(mine, held={**mine.held, number: held})
     raise AssertionError(f"unexpected {duty}")
@@ -339,7 +343,7 @@ def every_view() -> list[ChainView]:
     unready = {i: member(i, ready=False) for i in range(3)}
     agreed = cooldown(uploader=0, uri_missing=True)
     return [
-        *(a_view(phase) for phase in Phase if phase not in duties.TRAINING),
+        *(a_view(phase) for phase in Phase if phase not in TRAINING),
         a_view(Phase.WARMUP, slots=unready),
         pipeline(),
         pipeline(committed=(0, 2)),

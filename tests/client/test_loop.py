@@ -120,7 +120,7 @@ async def test_three_members_finish_a_run_with_equal_weights(tmp_path: Path) -> 
     for slot in range(3):
         assert sent["commit", slot] == FAST.total_steps
         assert sent["ready", slot] == 2
-        assert sent["attest", slot] == 2
+        assert 1 <= sent["attest", slot] <= 2, "two of three are enough, the third may come too late"
     kinds = Counter(e["event"] for e in world.members[0].events)
     assert kinds["train"] == kinds["commit"] == FAST.total_steps
     assert kinds["fold"] == FAST.total_steps + 2, "drain rounds are folded too"

@@ -48,10 +48,12 @@ class FakeRun:
         self.votes: dict[int, frozenset[int]] = {}
         self.digests: dict[int, bytes] = {}
         self.draining = False
+        self.ends: dict[int, ChainView] = {}
+        """The last state of every slot: what a node that lags behind shows."""
         self.sent: list[tuple[str, int]] = []
         self.view = ChainView(
             nonce=0,
-            chain_slot=1,
+            chain_slot=0,
             phase=Phase.WAITING_FOR_MEMBERS,
             epoch=0,
             step=0,
@@ -69,11 +71,17 @@ class FakeRun:
     def now(self) -> int:
         return int(time.time())
 
+    @property
+    def slot(self) -> int:
+        """Slots are long: many changes happen in one."""
+        return int(time.time() * 2.5)
+
     def change(self, **changes: Any) -> None:
         view = self.view
         self.view = replace(
-            view, nonce=view.nonce + 1, chain_slot=view.chain_slot + 1, slots=dict(self.slots), **changes
+            view, nonce=view.nonce + 1, chain_slot=self.slot, slots=dict(self.slots), **changes
         )
+        self.ends[self.slot] = self.view
 
     def set_slot(self, index: int, **changes: Any) -> None:
         self.slots[index] = replace(self.slots[index], **changes)
@@ -252,13 +260,14 @@ class FakePort:
         self.p2p_key = p2p_key
         self.tier = tier
         self.lag: Callable[[], bool] = lambda: False
-        self._old: Snapshot | None = None
 
     async def snapshot(self) -> Snapshot:
+        run = self.run
+        snapshot = Snapshot(replace(run.view, chain_slot=run.slot), run.now)
+        if self.lag() and (older := [s for s in run.ends if s < run.slot]):
+            snapshot = Snapshot(run.ends[older[-1]], run.now)
         await trio.sleep(0.002)
-        if self._old is None or not self.lag():
-            self._old = Snapshot(self.run.view, self.run.now)
-        return self._old
+        return snapshot
 
     async def members(self) -> list[Member]:
         return [
@@ -271,7 +280,7 @@ class FakePort:
 
     def _after(self) -> int:
         self.run.tick()
-        return self.run.view.chain_slot
+        return self.run.slot
 
     async def join(self, contact: str) -> int:
         run = self.run
@@ -346,7 +355,7 @@ class FakePort:
         await self._land("tick", -1)
         if not self.run.tick():
             raise Refused("NothingDue", "nothing is due")
-        return self.run.view.chain_slot
+        return self.run.slot
 
 
 @dataclass
@@ -445,6 +454,7 @@ class FakeModel:
     """Weights are a hash of everything that was folded; a checkpoint is a file with the hash in it."""
 
     parameters = 1
+    max_update_bytes = 1000
 
     def __init__(self, state_dir: Path, *, train_s: float = 0.02) -> None:
         self.folder = state_dir / "checkpoints"

@@ -8,16 +8,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import trio
 from solders.keypair import Keypair
-from tests.chain.deploying import deploy_programs
 
 from localnet.chain.process import ChainProcess
+from localnet.deploy.programs import deploy_all, find_programs
+from localnet.deploy.rpc import Rpc
 from psyche_chain.admin.create import create_run
 from psyche_chain.admin.session import Session
 from psyche_chain.chain import accounts, queries
@@ -180,8 +181,8 @@ async def cluster(
     with ChainProcess(folder / "chain") as chain:
         async with RpcPool([chain.url]) as rpc:
             creator = Keypair()
-            await _fund(rpc, creator, 100)
-            await deploy_programs(rpc, creator)
+            await fund(rpc, creator, 100)
+            await trio.to_thread.run_sync(deploy, chain.url)
             session = Session(rpc, Sender(rpc, creator))
             path = folder / "run.toml"
             path.write_text(config.format(steps=steps))
@@ -198,13 +199,20 @@ async def cluster(
                         member.kill()
 
 
-async def _fund(rpc: RpcPool, wallet: Keypair, sol: int) -> None:
+def deploy(url: str) -> None:
+    """Put the three programs on a chain."""
+    with closing(Rpc(url)) as rpc:
+        deploy_all(rpc, Keypair(), find_programs())
+
+
+async def fund(rpc: RpcPool, wallet: Keypair, sol: int) -> None:
+    """Airdrop, and wait for it."""
     await confirm(rpc, await queries.request_airdrop(rpc, wallet.pubkey(), sol * SOL))
 
 
 async def _member(rpc: RpcPool, url: str, run: Run, folder: Path, number: int, tier: int) -> MemberProcess:
     wallet = Keypair()
-    await _fund(rpc, wallet, 5)
+    await fund(rpc, wallet, 5)
     keypair = folder / f"wallet{number}.json"
     keypair.touch(mode=0o600)
     keypair.write_text(json.dumps(list(bytes(wallet))))

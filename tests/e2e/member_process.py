@@ -1,4 +1,4 @@
-"""`python -m tests.e2e.member_process RUN RPC KEYPAIR STATE_DIR TIER`: one member, as `psyche-chain join` runs it."""
+"""`python -m tests.e2e.member_process RUN RPC KEYPAIR STATE_DIR TIER`: one member, as `join` runs it."""
 
 from __future__ import annotations
 
