@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from solders.compute_budget import set_compute_unit_limit
 from solders.hash import Hash
 from solders.keypair import Keypair
 from solders.message import Message
@@ -92,6 +93,7 @@ class Bank:
         self._thread = threading.Thread(target=self._main, name="svm", daemon=True)
         self._publish: Callable[[Published], None] = lambda published: None
         self._ready: Future[Published] = Future()
+        self._num_equal = 0
         self.failed: BaseException | None = None
         self.ended: Future[None] = Future()
         self.ended.set_running_or_notify_cancel()  # waiters may leave, the future stays
@@ -337,14 +339,13 @@ class Bank:
         params = TransferParams(
             from_pubkey=self._faucet.pubkey(), to_pubkey=Pubkey.from_bytes(address), lamports=lamports
         )
-        for (
-            row
-        ) in self._recent:  # an equal airdrop in the same slot needs another blockhash to be another one
-            if row.blockhash not in self._blockhashes:
-                break
-            blockhash = Hash.from_bytes(row.blockhash)
-            message = Message.new_with_blockhash([transfer(params)], self._faucet.pubkey(), blockhash)
+        blockhash = Hash.from_bytes(self._recent[0].blockhash)
+        instructions = [transfer(params)]
+        while True:
+            message = Message.new_with_blockhash(instructions, self._faucet.pubkey(), blockhash)
             tx = VersionedTransaction(message, [self._faucet])
             if bytes(tx.signatures[0]) not in self._signatures:
                 return self._execute(tx, bytes(tx), True, batch)
-        return Rejected("AlreadyProcessed")
+            # An equal airdrop in the same slot must differ in something to be another one.
+            self._num_equal += 1
+            instructions = [set_compute_unit_limit(1_000 + self._num_equal % 1_000_000), transfer(params)]

@@ -21,6 +21,8 @@ from localnet.chain.message import TABLE_META_BYTES, Fees, Parsed, fees, parse
 from localnet.chain.records import GONE, AccountRecord, Json
 from localnet.chain.svm import Run, Svm
 
+MAX_ACCOUNT_LOCKS = 128
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -80,6 +82,12 @@ class Executor:
                 return out
         out.err = self._load_addresses(out)
         if out.err is not None:
+            return out
+        if len(out.keys) > MAX_ACCOUNT_LOCKS:
+            out.err = "TooManyAccountLocks"
+            return out
+        if len(set(out.keys)) != len(out.keys):
+            out.err = "AccountLoadedTwice"  # LiteSVM would take them for several accounts
             return out
         out.before = {address: self._svm.get(address) for address in _writable(out)}
         payer = out.before[message.payer]
@@ -202,7 +210,7 @@ def _append(total: Run, part: Run, indices: list[int]) -> bool:
     total.err = part.err
     if isinstance(part.err, dict) and "InstructionError" in part.err:
         index, err = part.err["InstructionError"]
-        total.err = {"InstructionError": [indices[index], err]}
+        total.err = {"InstructionError": [indices[min(index, len(indices) - 1)], err]}
     return False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from solana.rpc.api import Client
@@ -21,6 +22,7 @@ from localnet import cli
 from localnet.chain.process import ChainProcess
 from localnet.deploy import DeployError, Deployment, Rpc, deploy_program
 from localnet.deploy.loader import LOADER, code_address
+from psyche_chain.cli import exit_codes
 
 from .conftest import SOL, newest_blockhash, signed
 
@@ -42,7 +44,7 @@ def token() -> bytes:
 
 def call(client: Client, payer: Keypair, program: Pubkey) -> str:
     """Call a program with a memo's data; the error, or an empty text."""
-    instruction = Instruction(program, b"\xf0\x9f\x90\x86", [])
+    instruction = Instruction(program, b"\xf0\x9f\x90\x86" + uuid4().hex.encode(), [])
     try:
         client.send_transaction(signed([instruction], newest_blockhash(client), payer))
     except RPCException as exc:
@@ -201,11 +203,11 @@ def test_deploy_command_is_resumable_and_idempotent(
     command = ["deploy", "--rpc", chain.url, "--programs", str(programs), "--keys", str(keys)]
     command += ["--state-dir", str(tmp_path), "--json"]
     for expected in ("deployed", "unchanged"):
-        assert cli.main(command) == cli.OK
+        assert cli.main(command) == exit_codes.OK
         result = json.loads(capsys.readouterr().out)
         assert {entry["result"] for entry in result.values()} == {expected}
     (programs / "treasurer.so").unlink()
-    assert cli.main(command) == cli.ERROR
+    assert cli.main(command) == exit_codes.ERROR
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "make programs" in captured.err
