@@ -13,8 +13,21 @@ EPOCH = frozenset({Phase.WARMUP, Phase.ROUND_TRAIN, Phase.ROUND_WITNESS, Phase.C
 def witness_deadline(view: ChainView) -> float:
     """Time at which a witness attests what it has: early enough to land before the witness time is over."""
     time_s = view.config.round_witness_time
-    margin_s = min(max(1.0, time_s / 4), 5.0, time_s / 2)
-    return view.phase_start + time_s - margin_s
+    return view.phase_start + time_s - _margin_s(time_s)
+
+
+def is_late(view: ChainView, now: float) -> bool:
+    """Whether a blob that could not be had holds up the run.
+
+    While others still train it does not: a member that died after its commitment does not commit to the
+    next round either, so that round takes its whole time, and a slow peer may use it.
+    """
+    time_s = view.config.max_round_train_time
+    return view.phase != Phase.ROUND_TRAIN or now >= view.phase_start + time_s - _margin_s(time_s)
+
+
+def _margin_s(time_s: int) -> float:
+    return min(max(1.0, time_s / 4), 5.0, time_s / 2)
 
 
 def training_is_over(view: ChainView, number: int, slot: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from psyche_chain.client.due import owes_training, tick_due, witness_deadline
+from psyche_chain.client.due import is_late, owes_training, tick_due, witness_deadline
 from psyche_chain.client.duty import (
     Attest,
     CatchUp,
@@ -106,9 +106,11 @@ def _round(view: ChainView, me: MyState, slot: Slot, now: float) -> Iterator[Dut
     for attested in view.rounds:
         if attested.status == RoundStatus.COMMITTED and slot.index in attested.witnesses - attested.attested:
             held = me.held.get(attested.number, frozenset()) & attested.committed
-            given_up = me.given_up.get(attested.number, frozenset())
+            lost = me.given_up.get(attested.number, frozenset())
+            has_all = attested.committed <= held
+            has_what_there_is = is_late(view, now) and attested.committed <= held | lost
             last_call = view.phase == Phase.ROUND_WITNESS and now >= witness_deadline(view)
-            if last_call or attested.committed <= held | given_up:
+            if has_all or has_what_there_is or last_call:
                 yield Witness(slot.index, attested.number, held)
     at_head = me.history == view.history
     if view.phase in (Phase.WARMUP, *TRAINING) and not slot.ready and at_head:

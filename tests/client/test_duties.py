@@ -137,10 +137,14 @@ def test_witness_attests_as_soon_as_all_committed_blobs_are_held() -> None:
     assert kinds_of.Witness(1, 5, frozenset({0, 2})) in decide(view, me(1, view, held=everything), NOW)
 
 
-def test_witness_attests_without_a_blob_that_nobody_has() -> None:
+def test_witness_attests_without_a_blob_that_nobody_has_once_it_holds_up_the_run() -> None:
+    lost = {"held": {5: frozenset({0, 1})}, "given_up": {5: frozenset({2})}}
+    expected = kinds_of.Witness(1, 5, frozenset({0, 1}))
     view = pipeline()
-    lost = me(1, view, held={5: frozenset({0, 1})}, given_up={5: frozenset({2})})
-    assert kinds_of.Witness(1, 5, frozenset({0, 1})) in decide(view, lost, NOW)
+    assert kinds_of.Witness not in kinds(decide(view, me(1, view, **lost), NOW))
+    assert expected in decide(view, me(1, view, **lost), 1000 + CONFIG.max_round_train_time - 1)
+    view = pipeline(Phase.ROUND_WITNESS)
+    assert expected in decide(view, me(1, view, **lost), NOW)
 
 
 def test_witness_attests_what_is_there_at_the_deadline() -> None:

@@ -37,11 +37,12 @@ run_id = "tiny"
 [config]
 warmup_time = 60
 cooldown_time = 30
-epoch_time = 3600
+epoch_time = 150
 max_round_train_time = 5
 round_witness_time = 3
 init_min_clients = 3
 min_clients = 1
+max_missed = 6
 global_batch_size_start = 6
 global_batch_size_end = 6
 total_steps = {steps}

@@ -45,9 +45,9 @@ async def test_killed_member_comes_back_with_equal_weights_and_the_others_go_on(
         killed_in, killed_at = (await run.state()).epoch, time.time()
         # The others train on without it: its share is missed once, then it is not asked any more.
         at = (await run.state()).step
-        await run.until("the others go on", lambda s: s.step >= at + 4 and s.epoch == killed_in)
+        await run.until("the others go on", lambda s: s.step >= at + 4)
         lost.start()
-        await run.until("it trains again", lambda _: len(_rounds(lost, since=killed_at)) >= 3)
+        await run.until("it trains again", lambda _: len(_rounds(lost, since=killed_at)) >= 3, limit_s=240)
         assert _rounds(lost, since=killed_at)[0]["epoch"] in (killed_in, killed_in + 1)
 
         await set_paused(run.session, run.run, True)
