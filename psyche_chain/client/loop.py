@@ -299,5 +299,8 @@ class Client:
         if own is not None and own.status in PRESENT and votes[own.index] != digest and not self._said_bye:
             # Came late to the end: tell those who wait that nothing more is needed.
             self._said_bye = True
-            await self._chain.leave(own.index)
+            try:
+                await self._chain.leave(own.index)
+            except (Refused, PsycheError) as error:
+                logger.info("not left: %s", error)
         return not needed_by_others(view, self._wallet, digest)

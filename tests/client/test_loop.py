@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +100,6 @@ class World:
         return [e["message"] for m in self.members for e in m.events if e["event"] == "error"]
 
 
-@pytest.fixture
-async def stack() -> Any:
-    async with AsyncExitStack() as found:
-        yield found
-
-
 async def test_three_members_finish_a_run_with_equal_weights(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         world = World(tmp_path, nursery)
@@ -143,6 +136,26 @@ async def test_member_that_dies_in_mid_round_comes_back_with_equal_weights(
         await world.until(lambda: all(m.exit == 0 for m in world.members))
     assert len(world.weights()) == 1
     assert Counter(world.run.sent)["join", -1] == 3, "a member that comes back need not join again"
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_random_deaths_end_with_equal_weights(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    async with trio.open_nursery() as nursery:
+        world = World(tmp_path, nursery, steps_per_epoch=4)
+        world.start()
+        run = world.run
+        for _ in range(3):
+            await trio.sleep(rng.uniform(0.1, 1.5))
+            victim = rng.choice(world.members)
+            if run.view.phase is Phase.FINISHED or victim.exit is not None:
+                break
+            victim.kill()
+            await trio.sleep(rng.uniform(0.0, 1.0))
+            world.start(victim.number)
+        await world.until(lambda: all(m.exit == 0 for m in world.members))
+    assert len(world.weights()) == 1
+    assert run.view.step == FAST.total_steps
 
 
 async def test_member_without_a_disk_comes_back_through_the_checkpoint(tmp_path: Path) -> None:
