@@ -13,8 +13,9 @@ from pathlib import Path
 
 import trio
 
-from localnet.run.plan import LaunchError, RunPlan, parse_tiers
+from localnet.run.plan import RunPlan, parse_tiers
 from localnet.run.session import run_plan
+from psyche_chain.cli.shell import first_error
 from psyche_chain.config import load_config
 from psyche_chain.errors import PsycheError
 
@@ -36,10 +37,8 @@ def one(seed: int, config: Path, tiers: str, out: Path, every_s: float) -> list[
     )
     try:
         summary = trio.run(run_plan, plan)
-    except* PsycheError as group:
-        return [str(error) for error in group.exceptions]
-    except* LaunchError as group:
-        return [str(error) for error in group.exceptions]
+    except (PsycheError, BaseExceptionGroup) as error:
+        return [str(first_error(error))]
     found = list(summary.problems)
     if summary.kills != 1:
         found.append(f"{summary.kills} members were killed, one was wanted: make the run longer")
@@ -54,7 +53,10 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=Path("config/kill.toml"))
     parser.add_argument("--tiers", default="0,1,1")
     parser.add_argument(
-        "--every", type=float, default=25.0, help="the kill falls in the first so many seconds, less 5"
+        "--every",
+        type=float,
+        default=20.0,
+        help="the kill falls in the first so many seconds of training, less 5",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/kill-seeds"))
     args = parser.parse_args()

@@ -252,10 +252,14 @@ class Launch:
         return summary
 
     def _records(self) -> list[RoundRecord]:
-        """The whole log, from the first tier-0 member that has it."""
-        for member in self.members:
-            if member.progress.tier == 0:
-                path = member.state_dir / "records.log"
-                if path.exists() and (records := RecordLog(path, read_only=True).after(GENESIS)):
-                    return records
-        return []
+        """The whole log, put together from all members': one that came back by a checkpoint has a gap in its own."""
+        logs = [
+            RecordLog(p, read_only=True) for m in self.members if (p := m.state_dir / "records.log").exists()
+        ]
+        records: list[RoundRecord] = []
+        history = GENESIS
+        while more := max((log.after(history) for log in logs), key=len, default=[]):
+            for record in more:
+                history = record.next_history(history)
+            records += more
+        return records

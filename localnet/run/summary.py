@@ -151,7 +151,7 @@ def build(
 
     Args:
         weights: by member index, of those whose checkpoint could be read.
-        records: the whole log from the first round, as a tier-0 member keeps it.
+        records: the whole log from the first round, put together from the members' files.
     """
     rounds = accepted_rounds(records)
     slots = {str(s.wallet): s.index for s in state.members()}
@@ -231,7 +231,7 @@ def problems(
     for record in records:
         history = record.next_history(history)
     if history != state.history:
-        found.append("the log of tier 0 does not lead to the chain's history")
+        found.append("the members' logs do not lead to the chain's history")
     elif state.checkpoint.agreed and state.round_rate == state.next_round_rate:
         wanted = expected_pay(records, state.round_rate, state.config.pay_per_tier)
         found += [

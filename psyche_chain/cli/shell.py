@@ -47,7 +47,7 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, known: KnownErr
     except BrokenPipeError:
         return exit_codes.OK
     except BaseExceptionGroup as group:
-        found = _first(group)
+        found = first_error(group)
         return (
             INTERRUPTED if isinstance(found, KeyboardInterrupt) else _fail(found, group, debug, known or {})
         )
@@ -56,11 +56,11 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, known: KnownErr
     return exit_codes.OK
 
 
-def _first(exc: BaseException) -> BaseException:
+def first_error(exc: BaseException) -> BaseException:
     """The error to show of a group: a `PsycheError` before anything else."""
     if not isinstance(exc, BaseExceptionGroup):
         return exc
-    leaves = [_first(e) for e in exc.exceptions]
+    leaves = [first_error(e) for e in exc.exceptions]
     return next((e for e in leaves if isinstance(e, PsycheError)), leaves[0])
 
 

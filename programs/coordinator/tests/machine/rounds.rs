@@ -138,14 +138,14 @@ fn votes_accept_at_two_thirds_of_the_others() {
     assert_eq!(world.slot(3).missed, 1);
     // an author with one accomplice among four
     let world = closed_with(&[(0, &[0, 1]), (1, &[0, 1]), (2, &[]), (3, &[])]);
-    assert_eq!(world.accepted(1), []);
+    assert_eq!(world.accepted(1), [0_usize; 0]);
 }
 
 #[test]
 fn too_few_attestations_accept_nothing_and_charge_nobody() {
     let all: &[usize] = &[0, 1, 2, 3];
     let mut world = closed_with(&[(2, all)]);
-    assert_eq!(world.accepted(1), []);
+    assert_eq!(world.accepted(1), [0_usize; 0]);
     assert_eq!(world.slot(0).missed, 0);
     assert_eq!(
         world.header().returned_len,
@@ -171,7 +171,7 @@ fn a_lone_witness_counts_for_itself() {
     world.witness_round(0, 2, &bits::EMPTY).unwrap(); // it does not hold its own blob
     world.commit(0).unwrap();
     world.tick();
-    assert_eq!(world.accepted(2), []);
+    assert_eq!(world.accepted(2), [0_usize; 0]);
 }
 
 #[test]
@@ -216,7 +216,11 @@ fn a_lone_survivor_of_four_goes_on() {
     world.witness(3).unwrap();
     world.pass(20);
     world.pass(10);
-    assert_eq!(world.accepted(1), [], "one of four witnesses is too few");
+    assert_eq!(
+        world.accepted(1),
+        [0_usize; 0],
+        "one of four witnesses is too few"
+    );
     world.do_round(&[3]);
     assert_eq!(world.accepted(2), [3]);
     world.do_round(&[3]);
