@@ -41,8 +41,25 @@ def test_idl_has_the_parts_in_anchor_order() -> None:
 
 def test_idl_shortens_type_paths_where_the_last_part_is_unique() -> None:
     made = json.loads(idl.render(idl.parse(OUTPUT)))
-    assert [t["name"] for t in made["types"]] == ["Went", "p::a::Pair", "p::b::Pair", "Config"]
+    assert [t["name"] for t in made["types"]] == ["Config", "Went", "p::a::Pair", "p::b::Pair"]
     assert made["instructions"][0]["args"][0]["type"] == {"defined": {"name": "Config"}}
+
+
+def test_idl_keys_and_names_are_in_the_order_of_anchor_build() -> None:
+    field = {"type": "u8", "name": "x"}
+    struct = {"type": {"fields": [field], "kind": "struct"}, "docs": ["A type."], "name": "B"}
+    made = idl.in_order({"types": [struct, {"name": "A"}], "constants": [{"name": "Z"}, {"name": "Y"}]})
+    assert json.dumps(made["types"]) == json.dumps(
+        [
+            {"name": "A"},
+            {
+                "name": "B",
+                "docs": ["A type."],
+                "type": {"kind": "struct", "fields": [{"name": "x", "type": "u8"}]},
+            },
+        ]
+    )
+    assert [c["name"] for c in made["constants"]] == ["Y", "Z"]
 
 
 def test_idl_without_program_says_what_the_program_needs() -> None:

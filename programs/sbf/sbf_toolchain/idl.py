@@ -17,6 +17,18 @@ from .errors import ToolchainError
 from .tools import cargo_path, rustc_path
 
 TEST_NAME = "__anchor_private_print_idl"
+KEY_ORDER = (
+    "name",
+    "docs",
+    "discriminator",
+    "serialization",
+    "repr",
+    "generics",
+    "kind",
+    "type",
+    "fields",
+    "variants",
+)
 BEGIN, END = "--- IDL begin ", "--- IDL end "
 
 
@@ -149,11 +161,33 @@ def render(parts: Parts) -> str:
         "accounts": program.get("accounts", []),
         "events": parts.events,
         "errors": parts.errors,
-        "types": [types[name] for name in sorted(types)],
+        "types": list(types.values()),
         "constants": parts.constants,
     }
     idl |= {key: value for key, value in optional.items() if value}
-    return json.dumps(rename(idl, short_names(list(types))), indent=2) + "\n"
+    return json.dumps(in_order(rename(idl, short_names(list(types)))), indent=2) + "\n"
+
+
+def in_order(idl: dict[str, Any]) -> dict[str, Any]:
+    """Sort the lists by name, as Anchor does, and bring keys into Anchor's order."""
+    for key in ("instructions", "accounts", "events", "types", "constants"):
+        if key in idl:
+            idl[key] = sorted(idl[key], key=lambda item: str(item["name"]))
+    for key in ("events", "types"):  # Anchor prints these from maps, whose keys are sorted
+        if key in idl:
+            idl[key] = [keys_in_order(item) for item in idl[key]]
+    return idl
+
+
+def keys_in_order(value: Any) -> Any:
+    """Return a definition whose keys, at every depth, are in the order of Anchor's own output."""
+    if isinstance(value, list):
+        return [keys_in_order(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    known = [key for key in KEY_ORDER if key in value]
+    others = [key for key in value if key not in KEY_ORDER]
+    return {key: keys_in_order(value[key]) for key in known + others}
 
 
 def short_names(names: list[str]) -> dict[str, str]:
