@@ -137,7 +137,7 @@ class Client:
         async for number in signals:
             if self._stopping:
                 os._exit(128 + number)
-            logger.info("leaving the run; once more to end at once")
+            self._events.emit("leaving")
             self.stop()
 
     async def _watch(self) -> None:
@@ -231,7 +231,7 @@ class Client:
         delay_s = min(MAX_RETRY_S, first_retry_s * 2 ** min(why.failures, 8)) * self._rng.uniform(0.7, 1.0)
         why.failures += 1
         why.retry_at = trio.current_time() + delay_s
-        logger.log(logging.DEBUG if quiet else logging.WARNING, "%s: %s", duty.key, error)
+        logger.debug("%s: %s", duty.key, error)
         if not quiet:
             self._events.emit("error", message=f"{duty.key}: {error}")
 
