@@ -157,7 +157,9 @@ class Cluster:
                 for member in self.members:
                     assert member.exit_code in (None, 0, -9), f"member {member.number}: {member.tail()}"
                 await trio.sleep(0.1)
-        tails = "\n".join(f"--- {m.number} (exit {m.exit_code}): {m.tail()}\n{m.events()[-5:]}" for m in self.members)
+        tails = "\n".join(
+            f"--- {m.number} (exit {m.exit_code}): {m.tail()}\n{m.events()[-5:]}" for m in self.members
+        )
         raise AssertionError(f"{what}: not within {limit_s} s, phase {state.phase.label}\n{tails}")
 
     async def until_all_ended(self, limit_s: float = 90.0) -> None:
