@@ -150,9 +150,15 @@ class Client:
             except PsycheError as error:
                 failures += 1
                 self._events.emit("error", message=f"the chain cannot be read: {error}")
+                if self._stopping:
+                    leave_by = min(leave_by, trio.current_time() + LEAVE_DEADLINE_S)
+                wait_until = trio.current_time() + min(MAX_RETRY_S, 0.5 * 2**failures) * self._rng.uniform(
+                    0.5, 1.0
+                )
                 if trio.current_time() > leave_by:
                     return
-                await trio.sleep(min(MAX_RETRY_S, 0.5 * 2**failures) * self._rng.uniform(0.5, 1.0))
+                with trio.move_on_at(min(wait_until, leave_by + 0.1)):
+                    await self._poke.wait()
                 continue
             failures = 0
             self._clock.observe(snapshot.clock)
