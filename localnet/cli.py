@@ -23,6 +23,7 @@ from localnet.chain import __main__ as chain
 from localnet.chain.server import ChainConfig, StartError
 from localnet.run import command as launcher
 from psyche_chain.cli import exit_codes
+from psyche_chain.cli.options import endpoints
 from psyche_chain.cli.shell import run_app
 
 DEFAULT_RPC = "http://127.0.0.1:8899"
@@ -42,7 +43,9 @@ StateDir = Annotated[
 
 @app.command()
 def up(
-    port: Annotated[int, typer.Option(help="RPC port; the websocket takes the next one.")] = 8899,
+    port: Annotated[
+        int, typer.Option(min=1, max=65_534, help="RPC port; the websocket takes the next one.")
+    ] = 8899,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     state_dir: StateDir = None,
     reset: Annotated[bool, typer.Option("--reset", help="Start a new chain.")] = False,
@@ -81,6 +84,7 @@ def deploy(
 
     Example: psyche-localnet deploy --rpc http://127.0.0.1:8899
     """
+    endpoints([rpc])
     found = deployment.find_programs(programs, keys)
     signer = _payer(payer, state_dir or chain.default_state_dir())
     client = deployment.Rpc(rpc)
@@ -134,7 +138,12 @@ def _deploy_with_progress(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
-    known = {deployment.DeployError: exit_codes.ERROR, StartError: exit_codes.ERROR}
+    known = {
+        deployment.UnreachableError: exit_codes.CHAIN,
+        deployment.KeyFileError: exit_codes.CONFIG,
+        deployment.DeployError: exit_codes.ERROR,
+        StartError: exit_codes.ERROR,
+    }
     return run_app(app, argv, known)
 
 

@@ -42,6 +42,8 @@ _NEEDED: Final = {
     "model_attributes_type": "a table",
     "decimal_type": "a number",
     "decimal_parsing": "a number",
+    "is_instance_of": "a number",  # of the types in our files, only a Decimal is asked for by class
+    "finite_number": "a finite number",
 }
 
 
@@ -57,8 +59,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: there is no such file", "examples are in config/, such as config/demo.toml"
         ) from None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path}: the file cannot be read ({exc})") from exc
+    except OSError as exc:
+        raise ConfigError(f"{path}: the file cannot be read: {exc.strerror}", "name a TOML file") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(
+            f"{path}: the file cannot be read: byte {exc.start} is not UTF-8 text",
+            "save it as UTF-8; compare with config/demo.toml",
+        ) from exc
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{path}: not TOML: {exc}", "compare with config/demo.toml") from exc
 
@@ -151,14 +158,16 @@ def _sentence(model: type[BaseModel], problem: Any) -> str:
     if kind in bounds:
         return f"{key} = {found}, it must be {bounds[kind]} {next(iter(ctx.values()))}"
     if kind == "literal_error":
-        return f"{key} = {found}, allowed: {ctx['expected']}"
+        return (
+            f"{key} = {found}, allowed: {ctx['expected'].replace('True', 'true').replace('False', 'false')}"
+        )
     if kind == "string_pattern_mismatch":
         return f"{key} = {found}, it must match {ctx['pattern']}"
     if kind in ("too_long", "string_too_long", "too_short", "string_too_short"):
         limit = ctx.get("max_length", ctx.get("min_length"))
         return f"{key} = {found}, its length must be {'at most' if 'long' in kind else 'at least'} {limit}"
     if kind == "value_error":
-        return f"{key}: {ctx['error']}"
+        return f"{key}: {ctx['error']}" if loc else str(ctx["error"])
     return f"{key} = {found}: {problem['msg']}"
 
 

@@ -27,27 +27,44 @@ def load_wallet(path: Path | None = None) -> tuple[Keypair, str]:
     """
     path = wallet_path(path)
     try:
-        text = path.read_text("utf-8")
         mode = path.stat().st_mode
+        text = path.read_text("utf-8")
     except FileNotFoundError:
         raise ConfigError(
             f"there is no wallet at {path}",
             f"make one with: psyche-chain wallet new --keypair {path}; or name yours with --keypair",
         ) from None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"the wallet {path} cannot be read: {exc}") from None
-    try:
-        numbers = json.loads(text)
-        keypair = Keypair.from_bytes(bytes(numbers))
-    except (ValueError, TypeError):
-        # the cause is left out: it could quote a part of the secret
+    except OSError as exc:
         raise ConfigError(
-            f"{path} is not a key file: a JSON list of 64 numbers is needed",
-            "make one with: psyche-chain wallet new",
+            f"the wallet {path} cannot be read: {exc.strerror}", "name another with --keypair"
         ) from None
+    except UnicodeDecodeError:
+        text = ""
+    keypair = _parse(path, text)
     others = os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO)
     warning = f"others can read the wallet {path}; do: chmod 600 {path}" if others else ""
     return keypair, warning
+
+
+def _parse(path: Path, text: str) -> Keypair:
+    """The key pair in a key file. The cause of a failure is left out: it could quote a part of the secret."""
+    try:
+        numbers = json.loads(text)
+        secret = bytes(numbers) if isinstance(numbers, list) and len(numbers) == 64 else None
+    except (ValueError, TypeError, RecursionError):
+        secret = None
+    if secret is None:
+        raise ConfigError(
+            f"{path} is not a key file: a JSON list of 64 numbers from 0 to 255 is needed",
+            "name another with --keypair, or make one with: psyche-chain wallet new",
+        )
+    try:
+        return Keypair.from_bytes(secret)
+    except ValueError:
+        raise ConfigError(
+            f"{path} is damaged: the public half of the key does not belong to the secret half",
+            "restore it from your copy, or make a new one with: psyche-chain wallet new",
+        ) from None
 
 
 def new_wallet(path: Path | None = None) -> Keypair:
@@ -70,5 +87,7 @@ def new_wallet(path: Path | None = None) -> Keypair:
             f"{path} exists; it is not overwritten", "name another file with --keypair"
         ) from None
     except OSError as exc:
-        raise ConfigError(f"the wallet {path} cannot be written: {exc}") from None
+        raise ConfigError(
+            f"the wallet {path} cannot be written: {exc.strerror}", "name another file with --keypair"
+        ) from None
     return keypair

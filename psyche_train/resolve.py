@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 from transformers import LlamaConfig
 
+from psyche_train.data.dataset import Dataset
 from psyche_train.data.source import DataError, open_tokens, read_tokens
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.matformer.loading import (
@@ -100,6 +101,7 @@ def resolve(spec: TrainSpec) -> TrainSpec:
             update={"data_location": spec.data_location.model_copy(update={spec.data_location.kind: kept})}
         )
     schema = schema_of(spec)
+    Dataset(spec, schema.config.vocab_size)  # too short, or tokens that the model has no row for
     chosen = spec.checkpoint.chosen
     if not isinstance(chosen, InitCheckpoint) and inferred(checkpoint_dir(chosen), schema).tier:
         raise CheckpointError("a run begins with a full checkpoint, this one is a slice")

@@ -274,8 +274,14 @@ class TrainSpec(Table):
         try:
             tables: Any = json.loads(data)
             spec = cls.model_validate(tables)
-        except (ValidationError, ValueError, RecursionError) as error:
-            raise SpecError(f"the run's specification does not fit this client: {error}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise SpecError(
+                f"the run's specification does not fit this client: {where}: {first['msg']}"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise SpecError(f"the run's specification is not JSON: {error}") from error
         if spec.to_bytes() != data:
             raise SpecError("the run's specification is not in canonical form: create it with psyche-chain")
         return spec

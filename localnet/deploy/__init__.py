@@ -9,15 +9,17 @@ from localnet.deploy.programs import (
     find_programs,
     load_keypair,
 )
-from localnet.deploy.rpc import DeployError, Rpc
+from localnet.deploy.rpc import DeployError, KeyFileError, Rpc, UnreachableError
 
 __all__ = [
     "DEFAULT_KEYS",
     "DEFAULT_PROGRAMS",
     "DeployError",
     "Deployment",
+    "KeyFileError",
     "Program",
     "Rpc",
+    "UnreachableError",
     "deploy_all",
     "deploy_program",
     "find_programs",

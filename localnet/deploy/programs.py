@@ -11,7 +11,7 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from localnet.deploy.loader import Deployment, deploy_program
-from localnet.deploy.rpc import DeployError, Rpc
+from localnet.deploy.rpc import DeployError, KeyFileError, Rpc
 
 _ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_PROGRAMS = _ROOT / "psyche_chain" / "programs"
@@ -38,14 +38,17 @@ def load_keypair(path: Path) -> Keypair:
     """A key in the Solana CLI's file format.
 
     Raises:
-        DeployError: no such file, or it holds something else.
+        KeyFileError: no such file, or it holds something else.
     """
     try:
-        return Keypair.from_bytes(bytes(json.loads(path.read_text())))
+        numbers = json.loads(path.read_text())
+        if not isinstance(numbers, list):
+            raise TypeError("no list")
+        return Keypair.from_bytes(bytes(numbers))
     except OSError as exc:
-        raise DeployError(f"cannot read the keypair {path}: {exc.strerror}") from None
+        raise KeyFileError(f"cannot read the keypair {path}: {exc.strerror}") from None
     except (ValueError, TypeError):
-        raise DeployError(f"{path} is no keypair: a JSON list of 64 numbers is expected") from None
+        raise KeyFileError(f"{path} is no keypair: a JSON list of 64 numbers is expected") from None
 
 
 def find_programs(

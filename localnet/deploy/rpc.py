@@ -24,6 +24,14 @@ class DeployError(Exception):
     """A deployment cannot go on; the text says why and what to do."""
 
 
+class UnreachableError(DeployError):
+    """No chain answers."""
+
+
+class KeyFileError(DeployError):
+    """A key file is missing or holds something else."""
+
+
 class Rpc:
     """A chain's RPC.
 
@@ -63,7 +71,7 @@ class Rpc:
                 return answer.json()
             except (httpx.HTTPError, ValueError) as exc:
                 if attempt == _RETRIES - 1:
-                    raise DeployError(
+                    raise UnreachableError(
                         f"{self.url} does not answer ({exc}): start the chain with `psyche-localnet up`, or "
                         "name another with --rpc"
                     ) from None

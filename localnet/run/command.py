@@ -13,6 +13,7 @@ from rich.table import Table
 from localnet.run.plan import RunPlan, parse_tiers
 from localnet.run.session import run_plan
 from localnet.run.summary import Summary
+from psyche_chain.cli.options import endpoints
 from psyche_chain.config import load_config
 
 
@@ -53,6 +54,8 @@ def run(
 
     Exit status 1 when weights, money or pay do not add up.
     """
+    if rpc is not None:
+        endpoints([rpc])
     loaded = load_config(config)
     plan = RunPlan(
         config=loaded,

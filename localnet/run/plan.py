@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from psyche_chain.cli import exit_codes
 from psyche_chain.config import RunConfig
 from psyche_chain.errors import ConfigError, PsycheError
 
@@ -46,6 +47,11 @@ class RunPlan:
 
     def check(self) -> None:
         """Raise `ConfigError` for what can be known to fail."""
+        if self.kill_random > len(self.tiers):
+            raise ConfigError(
+                f"--kill-random {self.kill_random}: allowed are 0 to {len(self.tiers)}, the number of clients",
+                exit_code=exit_codes.USAGE,
+            )
         highest = self.config.spec.matformer.max_tier
         wrong = [t for t in self.tiers if not 0 <= t <= highest]
         if wrong:
@@ -81,15 +87,21 @@ def parse_tiers(text: str | None, clients: int) -> tuple[int, ...]:
         ConfigError: not numbers, or another count than `clients`.
     """
     if not 1 <= clients <= MAX_CLIENTS:
-        raise ConfigError(f"--clients {clients}: allowed are 1 to {MAX_CLIENTS}")
+        raise ConfigError(f"--clients {clients}: allowed are 1 to {MAX_CLIENTS}", exit_code=exit_codes.USAGE)
     if text is None:
         return (0,) * clients
     try:
         tiers = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f'--tiers "{text}": numbers with commas are needed, for example 0,1,1') from None
+        raise ConfigError(
+            f'--tiers "{text}": numbers with commas are needed, for example 0,1,1', exit_code=exit_codes.USAGE
+        ) from None
     if len(tiers) != clients:
-        raise ConfigError(f"--tiers {text} names {len(tiers)} members, --clients says {clients}")
+        raise ConfigError(
+            f"--tiers {text} names {len(tiers)} members, --clients says {clients}",
+            f"give both, for example --clients {len(tiers)} --tiers {text}",
+            exit_codes.USAGE,
+        )
     return tiers
 
 
@@ -100,12 +112,13 @@ def prepare_folder(out: Path) -> None:
         ConfigError: the folder holds files that no run of ours made.
     """
     if out.exists():
-        if not out.is_dir():
-            raise ConfigError(f"--out {out} is a file", "name a folder")
+        if out.is_symlink() or not out.is_dir():
+            raise ConfigError(f"--out {out} is not a folder", "name a folder")
         if any(out.iterdir()) and not (out / MARKER).exists():
             raise ConfigError(f"--out {out} holds files of something else", "name a new or empty folder")
-        shutil.rmtree(out)
     try:
+        if out.exists():
+            shutil.rmtree(out)
         out.mkdir(parents=True)
         (out / MARKER).write_text("Made by psyche-localnet run; the next run with this --out removes it.\n")
     except OSError as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from psyche_chain.chain import accounts
 from psyche_chain.chain.accounts import Run
 from psyche_chain.chain.errors import ChainError
 from psyche_chain.chain.state import Phase, RunState
+from psyche_chain.cli import shell
 from psyche_train.matformer.loading import CheckpointError
 from psyche_train.records import GENESIS, RecordLog, RoundRecord
 
@@ -41,12 +43,40 @@ async def run_plan(plan: RunPlan) -> Summary:
     """
     plan.check()
     prepare_folder(plan.out)
+    members: list[Member] = []
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        async with trio.open_nursery() as nursery:
+            work = trio.CancelScope()
+            nursery.start_soon(_heed, signals, work, members)
+            with work:
+                summary = await _do(plan, members)
+            nursery.cancel_scope.cancel()
+    if work.cancelled_caught:
+        raise LaunchError(
+            "stopped before the run was over; chain and members are ended",
+            f"what was done so far is in {plan.out}",
+            shell.INTERRUPTED,
+        )
+    return summary
+
+
+async def _heed(signals: AsyncIterator[int], work: trio.CancelScope, members: list[Member]) -> None:
+    """End in good order at the first signal, kill the members at the second."""
+    async for _ in signals:
+        if work.cancel_called:
+            for member in members:
+                member.kill()
+        work.cancel()
+
+
+async def _do(plan: RunPlan, processes: list[Member]) -> Summary:
+    """The run itself; `processes` is filled with the members as they are started."""
     started = time.monotonic()
     chain = ChainProgress(plan.config.run_id, plan.config.config.total_steps)
     members: list[MemberProgress] = []
     with View(chain, members, headless=plan.headless) as view:
         async with chain_side.open_cluster(plan) as cluster:
-            launch = Launch(plan, cluster, chain, members, view)
+            launch = Launch(plan, cluster, chain, members, view, processes)
             try:
                 with trio.fail_after(plan.timeout_s):
                     await launch.prepare()
@@ -71,7 +101,7 @@ class Launch:
     chain: ChainProgress
     progress: list[MemberProgress]
     view: View
-    members: list[Member] = field(default_factory=list)
+    members: list[Member]
     keys: list[Keypair] = field(default_factory=list)
     kills: int = 0
     run: Run = field(init=False)

@@ -204,6 +204,11 @@ async def fetch_run(rpc: RpcPool, key: Pubkey) -> Run:
         raise NotFoundError(
             f"there is no run at {key}", "see the runs of this cluster with: psyche-chain list-runs"
         )
+    if account.data[:8] != program("coordinator").discriminators["Run"]:
+        raise NotFoundError(
+            f"{key} is an account of the coordinator, but not a run",
+            "name the run's id or its own key; see them with: psyche-chain list-runs",
+        )
     return decode_run(account)
 
 

@@ -78,8 +78,12 @@ def check_url(url: str) -> str:
     Raises:
         ValueError: it is not an http or https address.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port outside 1..65535, or an IPv6 address without its end
+        is_usable = False
+    if not is_usable or any(c.isspace() or not c.isprintable() for c in url):
         raise ValueError(f"{url!r} is not an http:// or https:// address")
     return url
 
@@ -186,7 +190,8 @@ class RpcPool:
                         last = f"{endpoint.name}: {_reason(exc)}"
                     except (ValueError, KeyError, TypeError, IndexError) as exc:
                         endpoint.bad()
-                        last = f"{endpoint.name}: malformed answer to {method} ({_reason(exc)})"
+                        last = f"{endpoint.name}: an answer that is not Solana's"
+                        logger.debug("rpc malformed answer method=%s: %s", method, _reason(exc))
                     else:
                         endpoint.good(trio.current_time() - started)
                         return value

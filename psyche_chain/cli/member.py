@@ -13,8 +13,18 @@ from psyche_chain.chain import accounts
 from psyche_chain.chain.accounts import Run
 from psyche_chain.chain.layout import MAX_TIER
 from psyche_chain.chain.rpc import RpcPool
+from psyche_chain.chain.state import Phase, RunState, SlotStatus
 from psyche_chain.cli import output
-from psyche_chain.cli.options import KeypairOpt, RpcOpt, RunArg, endpoints, wallet, with_session
+from psyche_chain.cli.narrator import Narrator, json_listener
+from psyche_chain.cli.options import (
+    KeypairOpt,
+    RpcOpt,
+    RunArg,
+    check_listen,
+    endpoints,
+    wallet,
+    with_session,
+)
 from psyche_chain.wallet import wallet_path
 
 
@@ -64,15 +74,24 @@ def join(
 
     The same command continues after a crash: weights, blobs and the log are in the state directory.
     """
+    check_listen(listen)
     urls = endpoints(rpc)
     signer = wallet(keypair)
 
-    async def find() -> Run:
+    async def find() -> tuple[Run, RunState]:
         async with RpcPool(urls) as pool:
-            return await accounts.resolve_run(pool, run)
+            found = await accounts.resolve_run(pool, run)
+            return found, await accounts.fetch_state(pool, found)
 
-    found = trio.run(find)
+    found, state = trio.run(find)
     check_client_version(found)
+    slot = state.slot_of(signer.pubkey())
+    if state.phase is Phase.FINISHED and (slot is None or slot.status is SlotStatus.DEPARTED):
+        # Nobody trains any more, and those who could hand over the weights may be gone.
+        output.note(
+            f"run {found.run_id} is finished at step {state.step}: there is nothing left to take part in"
+        )
+        return
 
     from psyche_chain.client import JoinOptions, run_client  # imports torch: only where it is needed
 
@@ -90,6 +109,7 @@ def join(
             threads=threads,
             json_logs=json_logs,
             linger_s=linger,
+            on_event=json_listener(found.run_id) if json_logs else Narrator(linger_s=linger),
         )
     )
     raise typer.Exit(status)

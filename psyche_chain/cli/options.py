@@ -1,5 +1,6 @@
 """Options that many commands share, and how commands get their session."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Awaitable, Callable
@@ -54,6 +55,27 @@ def endpoints(rpc: list[str] | None) -> list[str]:
         return [check_url(url) for url in urls]
     except ValueError as exc:
         raise PsycheError(f"--rpc: {exc}", f"for example --rpc {DEFAULT_RPC}", exit_codes.USAGE) from None
+
+
+def check_listen(address: str) -> None:
+    """Refuse an address that peers can never connect to, before anything is started for it.
+
+    Raises:
+        PsycheError: it is not `/ip4/<address>/tcp/<port>` or `/ip6/...`.
+    """
+    try:
+        empty, family, host, protocol, port = address.split("/")
+        parsed = ipaddress.ip_address(host)
+        good = (empty, family, protocol) == ("", f"ip{parsed.version}", "tcp")
+        good = good and port.isascii() and port.isdigit() and int(port) <= 65_535
+    except ValueError:
+        good = False
+    if not good:
+        raise PsycheError(
+            f"--listen: {address!r} is not an address to listen on",
+            "for example --listen /ip4/0.0.0.0/tcp/4001; port 0 lets the system choose",
+            exit_codes.USAGE,
+        )
 
 
 def wallet(path: Path | None) -> Keypair:

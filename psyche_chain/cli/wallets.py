@@ -70,6 +70,8 @@ def airdrop(
         lamports = parse_amount(amount, 9)
     except ValueError as exc:
         raise PsycheError(f"SOL: {exc}", "", exit_codes.USAGE) from None
+    if not lamports:
+        raise PsycheError("SOL: nothing to ask for", "for example: wallet airdrop 5", exit_codes.USAGE)
 
     async def action(session: Session) -> int:
         try:

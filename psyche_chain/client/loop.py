@@ -147,7 +147,7 @@ class Client:
         async for number in signals:
             if self._stopping:
                 os._exit(128 + number)
-            logger.info("leaving the run; once more to end at once")
+            self._events.emit("leaving")
             self.stop()
 
     async def _watch(self) -> None:
@@ -161,9 +161,15 @@ class Client:
             except PsycheError as error:
                 failures += 1
                 self._events.emit("error", message=f"the chain cannot be read: {error}")
+                if self._stopping:
+                    leave_by = min(leave_by, trio.current_time() + LEAVE_DEADLINE_S)
+                wait_until = trio.current_time() + min(MAX_RETRY_S, 0.5 * 2**failures) * self._rng.uniform(
+                    0.5, 1.0
+                )
                 if trio.current_time() > leave_by:
                     return
-                await trio.sleep(min(MAX_RETRY_S, 0.5 * 2**failures) * self._rng.uniform(0.5, 1.0))
+                with trio.move_on_at(min(wait_until, leave_by + 0.1)):
+                    await self._poke.wait()
                 continue
             failures = 0
             if not self._is_older(snapshot.view):
@@ -251,7 +257,7 @@ class Client:
         delay_s = min(MAX_RETRY_S, first_retry_s * 2 ** min(why.failures, 8)) * self._rng.uniform(0.7, 1.0)
         why.failures += 1
         why.retry_at = trio.current_time() + delay_s
-        logger.log(logging.DEBUG if quiet else logging.WARNING, "%s: %s", duty.key, error)
+        logger.debug("%s: %s", duty.key, error)
         if not quiet:
             self._events.emit("error", message=f"{duty.key}: {error}")
 

@@ -100,7 +100,7 @@ async def _check_authorization(rpc: RpcPool, run: accounts.Run, options: JoinOpt
             )
         return
     found = await accounts.find_authorization(rpc, run.join_authority, wallet)
-    ask = f"its operator can admit you: psyche-chain authorize {wallet} --run {run.run_id}"
+    ask = f"its operator can admit you: psyche-chain authorize {wallet}"
     if found is None or not found.active:
         state = "is switched off" if found else "does not exist"
         raise RefusedError(f"wallet {wallet} may not join run {run.run_id}: its authorization {state}", ask)

@@ -37,8 +37,16 @@ class StateDir:
         """Create the folder.
 
         Raises:
-            PsycheError: it cannot be created or written.
+            PsycheError: it cannot be created or written, or holds something else under a name of ours.
         """
+        folders = (self.path, self.blobs, self.path / "checkpoints")
+        files = (self.records, self.events, self.lock, self._settings)
+        for found in (*folders, *files):
+            if found.exists() and found.is_dir() != (found in folders):
+                raise PsycheError(
+                    f"{found} is not a {'folder' if found in folders else 'file'}, this member keeps one there",
+                    "move it away, or choose another folder with --state-dir",
+                )
         try:
             self.blobs.mkdir(parents=True, exist_ok=True)
         except OSError as error:

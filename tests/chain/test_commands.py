@@ -13,6 +13,7 @@ from solders.keypair import Keypair
 from psyche_chain import __version__
 from psyche_chain.chain.errors import RpcUnavailable
 from psyche_chain.chain.sender import Receipt, Sender
+from psyche_chain.chain.state import Phase
 from psyche_chain.cli import exit_codes
 from psyche_chain.wallet import load_wallet
 from tests.chain.support import Cli
@@ -219,6 +220,21 @@ def test_key_of_something_else_is_not_a_run(cli: Cli, wallet: Path) -> None:
     assert cli("status", address(wallet), "--rpc", cli.url) == exit_codes.NOT_FOUND
 
 
+def test_another_account_of_the_coordinator_is_not_a_run(cli: Cli, wallet: Path, config: Any) -> None:
+    made = json.loads(cli.ok("create-run", config(NO_REWARDS), "--json", keypair=wallet))
+    assert cli("status", made["run_state"], "--rpc", cli.url) == exit_codes.NOT_FOUND
+    assert "is an account of the coordinator, but not a run" in cli.err
+
+
+def test_joining_a_finished_run_ends_at_once_and_says_so(
+    cli: Cli, wallet: Path, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = cli.ok("create-run", config(NO_REWARDS), keypair=wallet).strip()
+    monkeypatch.setattr("psyche_chain.chain.state.RunState.phase", Phase.FINISHED)
+    assert cli("join", key, "--rpc", cli.url, keypair=wallet) == exit_codes.OK
+    assert "is finished at step 0: there is nothing left to take part in" in cli.err
+
+
 def test_too_old_client_is_refused(
     cli: Cli, wallet: Path, config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,7 +253,13 @@ def test_unreachable_endpoint_is_told_without_traceback(cli: Cli, monkeypatch: p
 
 def test_wrong_usage(cli: Cli, wallet: Path) -> None:
     assert cli("status") == exit_codes.USAGE
-    assert cli("status", "x", "--rpc", "ws://x") == exit_codes.USAGE
+    for url in ("ws://x", "http://", "http://h:99999", "http://a b", "http://[::1"):
+        assert cli("status", "x", "--rpc", url) == exit_codes.USAGE
+        assert "is not an http:// or https:// address" in cli.err
+    for listen in ("foo", "/ip4/127.0.0.1/udp/1", "/ip4/127.0.0.300/tcp/1", "/ip4/127.0.0.1/tcp/65536"):
+        assert cli("join", "x", "--listen", listen, "--rpc", cli.url, keypair=wallet) == exit_codes.USAGE
+        assert f"--listen: {listen!r} is not an address" in cli.err
+    assert cli("wallet", "airdrop", "0", "--rpc", cli.url, keypair=wallet) == exit_codes.USAGE
     assert cli("join", "x", "--tier", "3") == exit_codes.USAGE
     assert cli("authorize", "nonsense", "--rpc", cli.url, keypair=wallet) == exit_codes.USAGE
     assert cli("nonsense") == exit_codes.USAGE
@@ -258,10 +280,13 @@ def test_key_files_are_guarded(cli: Cli, tmp_path: Path) -> None:
     cli("wallet", "address", keypair=path)
     assert "others can read the wallet" in cli.err
     secret = path.read_text()
-    for text in ("[1, 2, 3]", "nonsense", secret[:-20]):
+    numbers = json.loads(secret)
+    other_half = json.dumps([*numbers[:63], numbers[63] ^ 1])
+    for text in ("[1, 2, 3]", "nonsense", secret[:-20], "64", "99999999999", "[" * 10_000, other_half):
         path.write_text(text)
         assert cli("wallet", "address", keypair=path) == exit_codes.CONFIG
         assert secret[1:20] not in cli.err + cli.out
+    assert "public half" in cli.err
     assert cli("wallet", "address", keypair=tmp_path / "none.json") == exit_codes.CONFIG
     assert "psyche-chain wallet new" in cli.err
 

@@ -84,7 +84,16 @@ def test_demo_is_what_the_issue_asks_for() -> None:
         ("max_tier = 1", "max_tier = 9", r"matformer\.max_tier = 9, it must be at most 2"),
         ('name = "Smoke"', f'name = "{"x" * 65}"', r"name has 65 bytes, at most 64"),
         ('name = "Smoke"', 'min_client_version = "one"', r'min_client_version = "one"'),
+        ('name = "Smoke"', 'min_client_version = "one"', r"toml: min_client_version"),
         ("[config]", "[config", r"not TOML: .*line"),
+        ("round_rate = 1.5", 'round_rate = "1"', r'rewards\.round_rate = "1", a number is needed'),
+        ("round_rate = 1.5", "round_rate = nan", r"rewards\.round_rate = NaN, a finite number is needed"),
+        ("base_lr = 2.0e-3", "base_lr = inf", r"base_lr = Infinity, a finite number is needed"),
+        (
+            "[model.LLM.optimizer.Distro]",
+            "[model.LLM.optimizer.Distro]\nquantize_1bit = false",
+            r"quantize_1bit = false, allowed: true",
+        ),
     ],
 )
 def test_mistake_is_one_sentence_with_file_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -101,8 +110,10 @@ def test_missing_and_binary_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_config(tmp_path / "none.toml")
     (tmp_path / "bin.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="byte 0 is not UTF-8 text"):
         load_config(tmp_path / "bin.toml")
+    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory \("):
+        load_config(tmp_path)
 
 
 PSYCHE_STATE = """

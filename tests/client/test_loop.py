@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 
+from psyche_chain.chain.errors import RpcUnavailable
 from psyche_chain.chain.state import Phase, SlotStatus
 from psyche_chain.client.acts import Acts
 from psyche_chain.client.catchup import CatchUp
@@ -97,7 +98,10 @@ class World:
         return {m.model.weights for m in self.members if m.model is not None}
 
     def errors(self) -> list[str]:
-        return [e["message"] for m in self.members for e in m.events if e["event"] == "error"]
+        return [e for number in range(len(self.members)) for e in self.errors_of(number)]
+
+    def errors_of(self, number: int) -> list[str]:
+        return [e["message"] for e in self.members[number].events if e["event"] == "error"]
 
 
 async def test_three_members_finish_a_run_with_equal_weights(tmp_path: Path) -> None:
@@ -189,6 +193,26 @@ async def test_stopped_member_leaves_and_the_others_go_on(tmp_path: Path) -> Non
         leaver.exit = None
         await world.until(lambda: all(m.exit == 0 for m in world.members))
     assert len(world.weights()) == 1
+
+
+async def test_stopping_while_no_endpoint_answers_ends_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreachable() -> Any:
+        raise RpcUnavailable("no RPC endpoint answered")
+
+    monkeypatch.setattr("psyche_chain.client.loop.LEAVE_DEADLINE_S", 0.3)
+    async with trio.open_nursery() as nursery:
+        world = World(tmp_path, nursery)
+        leaver = world.members[0]
+        world.start(0)
+        await world.until(lambda: leaver.port is not None and leaver.client is not None)
+        assert leaver.port is not None
+        assert leaver.client is not None
+        leaver.port.snapshot = unreachable  # type: ignore[method-assign]
+        await world.until(lambda: any("cannot be read" in error for error in world.errors_of(0)))
+        leaver.client.stop()
+        await world.until(lambda: leaver.exit == 0, limit_s=5)
 
 
 async def test_stale_snapshots_cause_no_second_transaction(tmp_path: Path) -> None:

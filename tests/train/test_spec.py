@@ -28,8 +28,9 @@ def test_canonical_bytes_do_not_depend_on_how_the_toml_was_written(spec, make_sp
     [b"", b"{}", b"\xff", b"[]", b"[" * 5000, b"null", b" " * (MAX_SPEC_BYTES + 1)],
 )
 def test_bytes_that_are_no_specification_are_spec_errors(data):
-    with pytest.raises(SpecError):
+    with pytest.raises(SpecError) as error:
         TrainSpec.from_bytes(data)
+    assert "\n" not in str(error.value)
 
 
 def test_bytes_in_another_form_are_refused(spec):
@@ -72,6 +73,16 @@ def test_bytes_in_another_form_are_refused(spec):
 def test_an_impossible_value_is_refused_with_its_name(make_spec, changes, message):
     with pytest.raises(ValidationError, match=message.replace("(", "\\(")):
         make_spec(**changes)
+
+
+def test_resolve_refuses_data_that_the_model_has_no_row_for(make_spec):
+    init = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    spec = make_spec(
+        checkpoint={"Init": {**init, "num_key_value_heads": 1, "vocab_size": 64}},
+        data_location={"Stdlib": {"max_bytes": 50_000}},
+    )
+    with pytest.raises(ValueError, match="the model's vocabulary has 64"):
+        spec.resolve()
 
 
 def test_resolve_fills_the_hash_of_the_first_weights_and_checks_it(spec, make_spec):

@@ -11,13 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localnet.run.killer import schedule
-from localnet.run.plan import MARKER, parse_tiers, prepare_folder
+from localnet.run.plan import MARKER, RunPlan, parse_tiers, prepare_folder
 from localnet.run.plot import bytes_per_param_step, plot_run
 from localnet.run.progress import EventTail, MemberProgress
 from localnet.run.summary import accepted_rounds, expected_pay
 from localnet.run.view import ChainProgress, View, sparkline
+from psyche_chain.cli import exit_codes
+from psyche_chain.config import load_config
 from psyche_chain.errors import ConfigError
 from psyche_train.records import Accepted, RoundRecord
+
+SMOKE = Path(__file__).resolve().parents[3] / "config" / "smoke.toml"
 
 
 def record(number: int, accepted: list[tuple[int, int, int]]) -> RoundRecord:
@@ -48,6 +52,7 @@ def test_tiers_that_do_not_fit_are_refused_with_a_sentence(
     with pytest.raises(ConfigError) as error:
         parse_tiers(text, clients)
     assert named in error.value.message
+    assert error.value.exit_code == exit_codes.USAGE
 
 
 def test_tiers_default_to_full_width() -> None:
@@ -118,6 +123,11 @@ def test_kills_repeat_for_a_seed_and_differ_between_seeds() -> None:
 
 
 def test_more_victims_than_members_are_refused() -> None:
+    plan = RunPlan(
+        config=load_config(SMOKE), config_path=SMOKE, tiers=(0, 1), out=Path("unused"), kill_random=3
+    )
+    with pytest.raises(ConfigError, match="--kill-random 3: allowed are 0 to 2"):
+        plan.check()
     with pytest.raises(ValueError, match="1 to 3"):
         next(schedule(seed=0, num_members=3, num_killed=4, every_s=20))
 

@@ -1,0 +1,138 @@
+"""What a member tells its user while it runs: a line when something changes, and now and then one about the loss."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+TRAIN_LINE_S: Final = 10.0
+"""Least time between two lines about training."""
+SAME_ERROR_S: Final = 60.0
+"""The same trouble is told again after this time, if it stays."""
+EPOCH: Final = ("Warmup", "RoundTrain", "RoundWitness", "Cooldown")
+
+
+class Narrator:
+    """Turns a member's events into lines on stderr.
+
+    Never fails: a member must not stop because nobody reads what it says.
+
+    Args:
+        linger_s: how long the member stays once the run is finished.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, *, linger_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._linger_s = linger_s
+        self._clock = clock
+        self._phase: tuple[str, int] = ("", -1)
+        self._trained_at = float("-inf")
+        self._errors: dict[str, float] = {}
+        self._last = ""
+        self._is_leaving = False
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        line = self.line(event)
+        if line and line != self._last:
+            self._last = line
+            write(line)
+
+    def line(self, event: dict[str, Any]) -> str:
+        """The words for an event; empty where it is not worth any."""
+        match event.get("event"):
+            case "joined":
+                return "joined the run; Ctrl-C leaves it"
+            case "phase":
+                return self._of_phase(event)
+            case "state":
+                return self._of_state(str(event.get("state")))
+            case "train":
+                now = self._clock()
+                if now - self._trained_at < TRAIN_LINE_S:
+                    return ""
+                self._trained_at = now
+                return f"step {event['step']}: loss {event['loss']:.4f}"
+            case "val":
+                return f"step {event['step']}: validation loss {event['loss']:.4f}"
+            case "checkpoint":
+                return f"step {event['step']}: wrote the checkpoint {event['path']}"
+            case "error":
+                return self._of_error(str(event.get("message", "")))
+            case "leaving":
+                self._is_leaving = True
+                return "leaving the run; Ctrl-C once more ends at once"
+        return ""
+
+    def _of_phase(self, event: dict[str, Any]) -> str:
+        phase, epoch = str(event["phase"]), int(event["epoch"])
+        kind = "RoundTrain" if phase == "RoundWitness" else phase
+        if (kind, epoch) == self._phase:
+            return ""
+        self._phase = (kind, epoch)
+        return {
+            "Uninitialized": "waiting: the run's operator has not configured it yet",
+            "Paused": "waiting: the run is paused until its operator resumes it (psyche-chain resume)",
+            "WaitingForMembers": "waiting for members; look with: psyche-chain status RUN",
+            "Warmup": f"epoch {epoch}: warming up",
+            "RoundTrain": f"epoch {epoch}: training from step {event['step']} on",
+            "Cooldown": f"epoch {epoch}: agreeing on the checkpoint of step {event['step']}",
+            "Finished": f"the run is finished at step {event['step']}; staying at most {self._linger_s:g} s "
+            "for others that still need this member's updates",
+        }.get(kind, "")
+
+    def _of_state(self, state: str) -> str:
+        if self._is_leaving:
+            return ""
+        if state == "waiting" and self._phase[0] in EPOCH:
+            return "waiting: an epoch is under way, this member takes part from the next one on"
+        return "getting the newest weights and the log" if state == "syncing" else ""
+
+    def _of_error(self, message: str) -> str:
+        now = self._clock()
+        if now - self._errors.get(message, float("-inf")) < SAME_ERROR_S:
+            return ""
+        if len(self._errors) > 100:
+            self._errors.clear()
+        self._errors[message] = now
+        return f"warning: {message} (trying again)"
+
+
+class JsonLines(logging.Formatter):
+    """Log records as JSON, one object a line, in the shape of the events."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(
+            {
+                "t": round(record.created, 3),
+                "event": "log",
+                "level": record.levelname,
+                "logger": record.name,
+                "message": record.getMessage(),
+            }
+        )
+
+
+def json_listener(run: str) -> Callable[[dict[str, Any]], None]:
+    """Switch the process's logs to JSON lines; return what writes events in the same way."""
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(JsonLines())
+
+    def tell(event: dict[str, Any]) -> None:
+        write(json.dumps({**event, "run": run}, default=_plain))
+
+    return tell
+
+
+def _plain(value: object) -> object:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def write(line: str) -> None:
+    """A line on stderr, if anybody reads it."""
+    try:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):  # the reader is gone, or the stream is closed
+        pass

@@ -1,0 +1,34 @@
+"""The folder of a member: what is in the way is named before anything starts."""
+
+from pathlib import Path
+
+import pytest
+
+from psyche_chain.client.statedir import StateDir
+from psyche_chain.errors import PsycheError
+
+
+@pytest.mark.parametrize(
+    ("name", "is_folder"),
+    [("blobs", True), ("checkpoints", True), ("records.log", False), ("events.jsonl", False)],
+)
+def test_something_else_under_a_name_of_ours_is_named_and_kept(
+    tmp_path: Path, name: str, is_folder: bool
+) -> None:
+    path = tmp_path / name
+    if is_folder:
+        path.write_text("precious")
+    else:
+        path.mkdir()
+    with pytest.raises(PsycheError, match=f"{name} is not a {'folder' if is_folder else 'file'}"):
+        StateDir(tmp_path).prepare()
+    assert path.exists()
+
+
+def test_a_folder_that_is_whole_is_used_again(tmp_path: Path) -> None:
+    folder = StateDir(tmp_path / "deep" / "state")
+    folder.prepare()
+    (folder.path / "checkpoints").mkdir()
+    folder.records.touch()
+    folder.events.touch()
+    folder.prepare()

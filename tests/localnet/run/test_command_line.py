@@ -1,0 +1,52 @@
+"""The `psyche-localnet` command line: what is refused, with which exit status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from localnet.cli import main
+from psyche_chain.cli import exit_codes
+
+SMOKE = str(Path(__file__).resolve().parents[3] / "config" / "smoke.toml")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["run", SMOKE, "--clients", "2", "--tiers", "0,x"], exit_codes.USAGE, "--tiers"),
+        (["run", SMOKE, "--clients", "2", "--kill-random", "3"], exit_codes.USAGE, "--kill-random 3"),
+        (["run", SMOKE, "--clients", "2", "--out", SMOKE], exit_codes.CONFIG, "is not a folder"),
+        (["run", SMOKE, "--clients", "2", "--rpc", "foo"], exit_codes.USAGE, "'foo' is not an http://"),
+        (["run", "none.toml"], exit_codes.CONFIG, "no such file"),
+        (["up", "--port", "99999"], exit_codes.USAGE, "--port"),
+        (["deploy", "--rpc", "foo"], exit_codes.USAGE, "'foo' is not an http://"),
+        (["deploy", "--payer", "none.json"], exit_codes.CONFIG, "cannot read the keypair none.json"),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str], status: int, said: str
+) -> None:
+    assert main(words) == status
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+def test_deploying_to_nobody_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status = main(["deploy", "--rpc", "http://127.0.0.1:9", "--state-dir", str(tmp_path)])
+    assert status == exit_codes.CHAIN
+    assert "does not answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["64", json.dumps([1, 2, 3]), "nonsense"])
+def test_a_payer_that_is_no_key_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "key.json"
+    path.write_text(text)
+    assert main(["deploy", "--payer", str(path)]) == exit_codes.CONFIG
+    assert f"{path} is no keypair" in capsys.readouterr().err
