@@ -25,6 +25,7 @@ LOG_DEADLINE_S = 10.0
 MAX_LOG_PAGES = 1000
 BLOB_DEADLINE_S = 15.0
 CHECKPOINT_DEADLINE_S = 600.0
+MAX_CHECKPOINT_BYTES = 1 << 40
 MAX_UPDATE_BYTES = 256 << 20
 PEERS_SCHEME = "peers:"
 
@@ -212,7 +213,7 @@ class CatchUp:
             raise NotYet(f"the checkpoint of step {checkpoint.step} is {where}, not with peers")
         try:
             data = await self._network.fetch(
-                blob_id, deadline_s=CHECKPOINT_DEADLINE_S, max_bytes=1 << 40, holders=()
+                blob_id, deadline_s=CHECKPOINT_DEADLINE_S, max_bytes=MAX_CHECKPOINT_BYTES, holders=()
             )
         except FetchError as error:
             raise NotYet(f"the checkpoint of step {checkpoint.step}: {error}") from error
