@@ -27,7 +27,6 @@ from psyche_chain.client.weights import Weights
 from psyche_train.assign import intervals
 from psyche_train.network import FetchError, Peer
 
-
 COPIES = 2
 """Disks that hold the agreed checkpoint, where the run has as many members."""
 

@@ -256,6 +256,10 @@ def test_restore_refuses_other_models_and_exports(spec, make_spec, tmp_path):
     (own / "config.json").write_text(json.dumps({**config, "matformer_export": True}))
     with pytest.raises(CheckpointError, match="export"):
         member.restore(own, Position())
+    for tier in (None, "x", [], 99):
+        (own / "config.json").write_text(json.dumps({**config, "matformer_tier": tier}))
+        with pytest.raises(CheckpointError, match="config.json"):
+            member.restore(own, Position())
     with pytest.raises(CheckpointError):
         member.restore(tmp_path / "nothing", Position())
 
