@@ -258,7 +258,7 @@ def test_restore_refuses_other_models_and_exports(spec, make_spec, tmp_path):
         member.restore(own, Position())
     for tier in (None, "x", [], 99):
         (own / "config.json").write_text(json.dumps({**config, "matformer_tier": tier}))
-        with pytest.raises(CheckpointError, match="config.json"):
+        with pytest.raises(CheckpointError, match=r"config\.json"):
             member.restore(own, Position())
     with pytest.raises(CheckpointError):
         member.restore(tmp_path / "nothing", Position())
