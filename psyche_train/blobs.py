@@ -219,7 +219,7 @@ class BlobStore:
         """Delete every blob, whole or partial, that is not in `keep`; returns how many."""
         kept = {blob.hex() for blob in keep}
         with _disk(self.directory, "list the blob store"):
-            stems = {name.split(".")[0] for name in os.listdir(self.directory)}
+            stems = {entry.name.split(".")[0] for entry in os.scandir(self.directory) if entry.is_file()}
         doomed = [stem for stem in stems - kept if len(stem) == 64]
         for stem in doomed:
             with suppress(ValueError):

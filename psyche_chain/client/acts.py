@@ -12,6 +12,8 @@ from solders.pubkey import Pubkey
 
 from psyche_chain.client import duty as kinds
 from psyche_chain.client.catchup import (
+    CHECKPOINT_DEADLINE_S,
+    MAX_CHECKPOINT_BYTES,
     PEERS_SCHEME,
     CatchUp,
     blob_id_of,
@@ -24,6 +26,9 @@ from psyche_chain.client.view import GENESIS, ChainView, MyState, RoundView
 from psyche_chain.client.weights import Weights
 from psyche_train.assign import intervals
 from psyche_train.network import FetchError, Peer
+
+COPIES = 2
+"""Disks that hold the agreed checkpoint, where the run has as many members."""
 
 
 def patience_s(view: ChainView) -> float:
@@ -54,6 +59,17 @@ class Memory:
             for old in [r for r in by_round if r < number]:
                 del by_round[old]
         self.first_try = {k: v for k, v in self.first_try.items() if k[0] >= number}
+
+
+def keepers(view: ChainView) -> set[Pubkey]:
+    """Wallets of the members that see to it that the agreed checkpoint is on `COPIES` disks.
+
+    All full members, and if these are too few, as many others as are missing, the lowest slots first.
+    """
+    present = view.present()
+    full = [slot.wallet for slot in present if slot.next_tier == 0]
+    others = [slot.wallet for slot in present if slot.next_tier != 0]
+    return {*full, *others[: max(0, COPIES - len(full))]}
 
 
 class Acts:
@@ -277,13 +293,33 @@ class Acts:
         blob_id = await self._network.publish(data)
         self._memory.uris[history] = PEERS_SCHEME + blob_id.hex()
 
+    async def _fetch_checkpoint(self, blob_id: bytes, view: ChainView) -> None:
+        """Have the agreed checkpoint in the own store."""
+        if blob_id in map(blob_id_of, self._memory.uris.values()):
+            return
+        try:
+            await self._network.fetch(
+                blob_id,
+                deadline_s=CHECKPOINT_DEADLINE_S,
+                max_bytes=MAX_CHECKPOINT_BYTES,
+                holders=[slot.p2p_key for slot in view.present() if slot.next_tier == 0],
+            )
+        except FetchError as error:
+            raise NotYet(f"the copy of the agreed checkpoint: {error}") from error
+
     async def _tidy(self, view: ChainView) -> None:
-        """Pin the agreed checkpoint and drop older blobs; nobody who can catch up needs those."""
+        """Pin the agreed checkpoint and drop older blobs; nobody who can catch up needs those.
+
+        A run with few full members would lose the wide part of the model with their disks. Some of the others
+        hold the agreed checkpoint too, as a blob, and drop nothing before they have it.
+        """
         checkpoint = view.checkpoint
         await self._weights.pin(checkpoint.history)
         offered = blob_id_of(checkpoint.uri)
         if offered is None:
             return
+        if self._wallet in keepers(view):
+            await self._fetch_checkpoint(offered, view)
         keep = {a.commitment for r in self._weights.records_after(checkpoint.history) for a in r.accepted}
         keep |= {r.commitments[slot] for r in view.rounds for slot in r.committed}
         keep |= {*self._memory.trained.values(), offered}

@@ -25,6 +25,7 @@ LOG_DEADLINE_S = 10.0
 MAX_LOG_PAGES = 1000
 BLOB_DEADLINE_S = 15.0
 CHECKPOINT_DEADLINE_S = 600.0
+MAX_CHECKPOINT_BYTES = 1 << 40
 MAX_UPDATE_BYTES = 256 << 20
 PEERS_SCHEME = "peers:"
 
@@ -172,22 +173,38 @@ class CatchUp:
         return blobs
 
     async def _restore(self, checkpoint: Checkpoint) -> None:
-        path = self._local(checkpoint.history)
-        if path is None:
-            path = await self._download(checkpoint)
-        await self._weights.restore(path, self._adapter.position_of(checkpoint))
+        path = await trio.to_thread.run_sync(self._local, checkpoint)
+        if path is not None:
+            await self._weights.restore(path, self._adapter.position_of(checkpoint))
+        else:
+            path = await self._restore_from_peers(checkpoint)
         self._events.emit("restore", step=checkpoint.step, path=path, history=checkpoint.history)
 
-    def _local(self, history: bytes) -> Path | None:
-        """The own checkpoint of that history, if there is one."""
+    def _local(self, checkpoint: Checkpoint) -> Path | None:
+        """The own checkpoint of that history, if there is one and it is whole."""
         for position in sorted((self._state_dir / "checkpoints").glob("step-*/position.json")):
             try:
                 found = json.loads(position.read_text())["history"]
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-            if found == history.hex():
-                return position.parent
+            if found != checkpoint.history.hex():
+                continue
+            try:
+                self._adapter.verify_own(position.parent, checkpoint)
+            except ValueError as error:
+                self._events.emit("error", message=f"an own checkpoint is not used: {error}")
+                continue
+            return position.parent
         return None
+
+    async def _restore_from_peers(self, checkpoint: Checkpoint) -> Path:
+        """Take the agreed weights from peers; the file is not kept beside the blob."""
+        path = await self._download(checkpoint)
+        try:
+            await self._weights.restore(path, self._adapter.position_of(checkpoint))
+        finally:
+            path.unlink(missing_ok=True)
+        return path
 
     async def _download(self, checkpoint: Checkpoint) -> Path:
         blob_id = blob_id_of(checkpoint.uri)
@@ -196,7 +213,7 @@ class CatchUp:
             raise NotYet(f"the checkpoint of step {checkpoint.step} is {where}, not with peers")
         try:
             data = await self._network.fetch(
-                blob_id, deadline_s=CHECKPOINT_DEADLINE_S, max_bytes=1 << 40, holders=()
+                blob_id, deadline_s=CHECKPOINT_DEADLINE_S, max_bytes=MAX_CHECKPOINT_BYTES, holders=()
             )
         except FetchError as error:
             raise NotYet(f"the checkpoint of step {checkpoint.step}: {error}") from error
@@ -219,9 +236,7 @@ class CatchUp:
                 message=f"the weights at step {checkpoint.step} have hash {found.hex()}, agreed is "
                 f"{checkpoint.weights_hash.hex()}: taking the agreed weights",
             )
-            await self._weights.restore(
-                await self._download(checkpoint), self._adapter.position_of(checkpoint)
-            )
+            await self._restore_from_peers(checkpoint)
 
 
 def blob_id_of(uri: str) -> bytes | None:

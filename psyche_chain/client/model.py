@@ -8,6 +8,7 @@ from pathlib import Path
 from psyche_chain.chain.state import Checkpoint, RoundView
 from psyche_chain.errors import ConfigError
 from psyche_train.checkpoints.position import Position
+from psyche_train.checkpoints.store import verify as verify_checkpoint
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.matformer.loading import inferred, read_slice
 from psyche_train.resolve import schema_of
@@ -68,9 +69,10 @@ def load_trainer(
 class TrainerAdapter:
     """Builds the trainer's types; see `psyche_chain.client.ports.Adapter`."""
 
-    def __init__(self, spec: TrainSpec, *, run: bytes) -> None:
+    def __init__(self, spec: TrainSpec, *, run: bytes, tier: int) -> None:
         self._schema = schema_of(spec)
         self._run = run
+        self._tier = tier
 
     def job(self, round_: RoundView, slot: int, tier: int, share: Sequence[range]) -> TrainJob:
         """The own share of a round."""
@@ -104,6 +106,18 @@ class TrainerAdapter:
             epoch=checkpoint.epoch,
             data_index=checkpoint.data_index,
         )
+
+    def verify_own(self, path: Path, checkpoint: Checkpoint) -> None:
+        """Check a checkpoint directory that this member saved at the history of an agreed checkpoint.
+
+        Raises:
+            ValueError: it is damaged, of another run or tier, or not the agreed weights.
+        """
+        _, info = verify_checkpoint(path)
+        if (info.run, info.tier) != (self._run, self._tier):
+            raise ValueError(f"{path} is of another run or tier")
+        if self._tier == 0 and info.weights_sha256 != checkpoint.weights_hash:
+            raise ValueError(f"{path} has weights hash {info.weights_sha256.hex()}, not the agreed one")
 
     def verify(self, path: Path, weights_hash_: bytes) -> None:
         """Check that a file holds the full model of that weights hash.

@@ -131,6 +131,14 @@ class Adapter(Protocol):
         """The trainer's position at an agreed checkpoint."""
         ...
 
+    def verify_own(self, path: Path, checkpoint: Checkpoint) -> None:
+        """Check a checkpoint directory that this member saved at the history of an agreed checkpoint.
+
+        Raises:
+            ValueError: it is damaged, of another run or tier, or not the agreed weights.
+        """
+        ...
+
     def verify(self, path: Path, weights_hash_: bytes) -> None:
         """Check a full model file against the chain's weights hash.
 

@@ -114,7 +114,7 @@ async def _be_member(
             trainer = await trio.to_thread.run_sync(load)
             if not options.json_logs:
                 Console(stderr=True).print(startup_box(trainer.trainer.source))
-            adapter = TrainerAdapter(admission.spec, run=bytes(run.run_state))
+            adapter = TrainerAdapter(admission.spec, run=bytes(run.run_state), tier=admission.tier)
             weights = Weights(trainer, folder.records, events)
             catch_up = CatchUp(weights, network, adapter, folder.path, events, tier=admission.tier)
             acts = Acts(

@@ -96,7 +96,9 @@ class StateDir:
             return asked
         host = parts[2] if len(parts) > 2 and parts[1] == "ip4" else "0.0.0.0"
         known = self._read_settings().get("port")
-        port = known if isinstance(known, int) and _is_free(host, known) else _free_port(host)
+        port = (
+            known if type(known) is int and 0 < known < 65_536 and _is_free(host, known) else _free_port(host)
+        )
         if port != known:
             beside = self._settings.with_suffix(".new")
             beside.write_text(json.dumps({"port": port}))

@@ -69,7 +69,7 @@ class CheckpointStore:
             else:  # stopped between the two renames of `write`
                 leftover.rename(whole)
         for leftover in folder.glob(".new-*"):
-            shutil.rmtree(leftover)
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def write(
         self,
@@ -158,7 +158,7 @@ class CheckpointStore:
 
     def _prune(self) -> None:
         pinned = self.folder / _PINNED
-        kept = pinned.read_text() if pinned.is_file() else ""
+        kept = pinned.read_bytes().decode(errors="replace") if pinned.is_file() else ""
         for path in self._paths()[self.keep :]:
             if path.name != kept:
                 shutil.rmtree(path)

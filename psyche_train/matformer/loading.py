@@ -75,16 +75,16 @@ def inferred(path: Path, schema: Schema) -> SliceSource:
         try:
             config = json.loads(config_path.read_text())
             width = int(config["intermediate_size"])
+            base = int(config.get("matformer_base_intermediate_size", base))
+            tier_said = int(config["matformer_tier"]) if "matformer_tier" in config else None
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{config_path} is not a model's configuration: {error!r}") from error
         if config.get("matformer_export"):
             raise CheckpointError(f"{path} is an export (the slice's factor is folded in): not for training")
-        base = int(config.get("matformer_base_intermediate_size", base))
-        if "matformer_tier" in config:
-            tier = int(config["matformer_tier"])
-            if not 0 <= tier <= 16 or base >> tier != width:
-                raise CheckpointError(f"{config_path}: tier {tier} of width {base} is not {width} wide")
-            return _checked(SliceSource(path, tier, base), schema)
+        if tier_said is not None:
+            if not 0 <= tier_said <= 16 or base >> tier_said != width:
+                raise CheckpointError(f"{config_path}: tier {tier_said} of width {base} is not {width} wide")
+            return _checked(SliceSource(path, tier_said, base), schema)
     else:
         width = _file_width(path, schema)
     for tier in range(schema.max_tier + 1):

@@ -162,18 +162,20 @@ async def test_random_deaths_end_with_equal_weights(tmp_path: Path, seed: int) -
     assert run.view.step == FAST.total_steps
 
 
-async def test_member_without_a_disk_comes_back_through_the_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("victim", [0, 2], ids=["the-only-tier-0", "a-tier-1"])
+async def test_member_without_a_disk_comes_back_through_the_checkpoint(tmp_path: Path, victim: int) -> None:
     async with trio.open_nursery() as nursery:
         world = World(tmp_path, nursery, steps_per_epoch=4)
         world.start()
-        run, lost = world.run, world.members[2]
-        await world.until(lambda: run.view.checkpoint.step == 8)
+        run, lost = world.run, world.members[victim]
+        own = wallet(victim)
+        await world.until(lambda: run.view.checkpoint.step == 8 and run.view.phase is Phase.ROUND_TRAIN)
         lost.kill()
-        await world.until(lambda: 2 not in {s.index for s in run.view.active() if s.ready})
+        await world.until(lambda: own not in {s.wallet for s in run.view.active() if s.ready})
         for path in sorted(lost.folder.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         lost.peers[lost.key].blobs.clear()
-        world.start(2)
+        world.start(victim)
         await world.until(lambda: all(m.exit == 0 for m in world.members))
     assert len(world.weights()) == 1
     assert any(e["event"] == "restore" for e in lost.events)

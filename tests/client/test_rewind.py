@@ -172,6 +172,21 @@ async def test_lost_blob_is_passed_by_a_newer_checkpoint(
     assert await scene.weights.weights_hash() == checkpoint.weights_hash
 
 
+async def test_own_checkpoint_that_the_disk_damaged_is_fetched_again(scene: Scene) -> None:
+    await scene.peer_folds(*rounds(1, 4))
+    await scene.own_folds(*rounds(1, 4))
+    checkpoint = await scene.checkpoint_of_peer()
+    own = await scene.weights.save()
+    (own.path / "model.safetensors").write_bytes(b"damaged")
+    await scene.weights.reset()
+    (scene.folder / "own" / "records.log").write_bytes(b"")
+    (scene.folder / "peer.log").write_bytes(b"")
+    await scene.catch_up.catch_up(scene.at(checkpoint.history, checkpoint=checkpoint))
+    assert scene.weights.history == checkpoint.history
+    assert await scene.weights.weights_hash() == checkpoint.weights_hash
+    assert list(scene.folder.glob("own/download-*")) == [], "the fetched file does not stay beside its blob"
+
+
 async def test_checkpoint_that_is_not_the_agreed_one_is_refused(scene: Scene) -> None:
     await scene.peer_folds(*rounds(1, 4))
     checkpoint = replace(await scene.checkpoint_of_peer(), weights_hash=b"\x01" * 32)

@@ -32,3 +32,16 @@ def test_a_folder_that_is_whole_is_used_again(tmp_path: Path) -> None:
     folder.records.touch()
     folder.events.touch()
     folder.prepare()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [b"", b"\xff\xfe{", b"[1]", b'{"port": 99999999}', b'{"port": -3}', b'{"port": true}', b'{"port": "x"}'],
+)
+def test_settings_that_make_no_sense_are_replaced(tmp_path: Path, settings: bytes) -> None:
+    (tmp_path / "client.json").write_bytes(settings)
+    folder = StateDir(tmp_path)
+    folder.prepare()
+    first = folder.listen_address("/ip4/127.0.0.1/tcp/0")
+    assert 1024 <= int(first.rpartition("/")[2]) < 65536
+    assert folder.listen_address("/ip4/127.0.0.1/tcp/0") == first

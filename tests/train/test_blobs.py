@@ -117,6 +117,14 @@ def test_prune_keeps_what_is_named(tmp_path: Path) -> None:
     assert not store.has(drop)
 
 
+def test_prune_passes_over_folders_that_are_not_its_own(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    drop = store.put(b"drop")
+    (tmp_path / ("d" * 64)).mkdir()
+    assert store.prune([]) == 1
+    assert not store.has(drop)
+
+
 def test_full_disk_is_a_clear_error_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -220,6 +220,8 @@ def test_store_keeps_the_newest_and_the_pinned_and_survives_a_stop_between_renam
     CheckpointStore(member.store.folder)
     assert paths[3].exists()
     assert not list(member.store.folder.glob(".new-*"))
+    (member.store.folder / "pinned").write_bytes(b"\xff\xfe")  # what cannot be read pins nothing
+    assert member.save().exists()
 
 
 def test_manifest_names_every_file_with_its_hash(spec, tmp_path):
@@ -254,6 +256,10 @@ def test_restore_refuses_other_models_and_exports(spec, make_spec, tmp_path):
     (own / "config.json").write_text(json.dumps({**config, "matformer_export": True}))
     with pytest.raises(CheckpointError, match="export"):
         member.restore(own, Position())
+    for tier in (None, "x", [], 99):
+        (own / "config.json").write_text(json.dumps({**config, "matformer_tier": tier}))
+        with pytest.raises(CheckpointError, match=r"config\.json"):
+            member.restore(own, Position())
     with pytest.raises(CheckpointError):
         member.restore(tmp_path / "nothing", Position())
 
