@@ -86,6 +86,8 @@ def run(
 def show(summary: Summary, out: Path) -> None:
     """Print the summary for a person; the numbers are in ``summary.json``."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120  # a file has no width of its own
     table = Table(
         title=f"{summary.run}: {summary.steps} steps in {summary.epochs} epochs, {summary.wall_seconds:.0f} s"
     )
