@@ -222,8 +222,7 @@ class Bank:
     def _set_sysvars(self) -> None:
         newest = self._recent[0]
         hashes = [(row.slot, row.blockhash) for row in self._recent][1:]
-        epoch_start = self._epoch_start(newest)
-        self._svm.set_slot(newest, hashes, epoch_start)
+        self._svm.set_slot(newest, hashes, self._epoch_start(newest))
 
     def _epoch_start(self, row: SlotRow) -> int:
         stored = self._store.get_meta("epoch_start")

@@ -7,6 +7,7 @@ the slot is 32 slots old. A subscriber that does not read is cut off when its qu
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -75,6 +76,8 @@ class Hub:
         self._next_id = 0
         self._all: dict[int, Subscription] = {}
         self._unfinalized: deque[Executed] = deque()
+        self._in_slot = [0, 0]
+        """Transactions of the current slot: those that succeeded and those that failed."""
         node.view.listen(self._published)
 
     def subscribe(self, client: Client, kind: str, params: Params) -> int:
@@ -85,7 +88,7 @@ class Hub:
         """
         if len(client.subscriptions) >= MAX_SUBSCRIPTIONS:
             raise RpcError(_TOO_MANY, f"Too many subscriptions; max {MAX_SUBSCRIPTIONS} a connection")
-        make = getattr(self, f"_subscribe_{kind}")
+        make = getattr(self, f"_subscribe_{kind.lower()}")
         self._next_id += 1
         subscription = Subscription(self._next_id, kind, client, True)
         make(subscription, params)
@@ -205,6 +208,9 @@ class Hub:
     def _subscribe_root(self, subscription: Subscription, params: Params) -> None:
         subscription.on_transactions = None
 
+    def _subscribe_slotsupdates(self, subscription: Subscription, params: Params) -> None:
+        subscription.on_transactions = None
+
     # Delivery.
 
     def _published(self, published: Published) -> None:
@@ -212,6 +218,8 @@ class Hub:
         if published.transactions:
             self._unfinalized.extend(self._slim(tx) for tx in published.transactions)
             self._deliver(published.transactions, slot, finalized=False)
+            for tx in published.transactions:
+                self._in_slot[tx.err is not None] += 1
         for row in published.slots:
             self._deliver_slot(row.slot)
         final: list[Executed] = []
@@ -242,6 +250,29 @@ class Hub:
                 subscription.notify(None, {"parent": slot - 1, "root": root, "slot": slot})
             elif subscription.kind == "root" and slot >= FINALITY_SLOTS:
                 subscription.notify(None, root)
+            elif subscription.kind == "slotsUpdates":
+                for update in _slot_updates(slot, root, *self._in_slot):
+                    subscription.notify(None, update)
+        self._in_slot = [0, 0]
 
 
-KINDS = ("account", "program", "logs", "signature", "slot", "root")
+def _slot_updates(slot: int, root: int, succeeded: int, failed: int) -> list[Json]:
+    """What slotsUpdates tells when a slot begins: the one before is complete, and confirmed as it is."""
+    now = int(time.time() * 1000)
+    stats = {
+        "maxTransactionsPerEntry": succeeded + failed,
+        "numFailedTransactions": failed,
+        "numSuccessfulTransactions": succeeded,
+        "numTransactionEntries": int(succeeded + failed > 0),
+    }
+    last = {"slot": slot - 1, "timestamp": now}
+    return [
+        {"type": "frozen", **last, "stats": stats},
+        {"type": "root", "slot": root, "timestamp": now},
+        {"type": "completed", **last},
+        {"type": "createdBank", "parent": slot - 1, "slot": slot, "timestamp": now},
+        {"type": "optimisticConfirmation", **last},
+    ]
+
+
+KINDS = ("account", "program", "logs", "signature", "slot", "root", "slotsUpdates")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import trio
 import typer
@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from localnet.run.plan import RunPlan, parse_tiers
-from localnet.run.session import run_plan
-from localnet.run.summary import Summary
 from psyche_chain.cli.options import endpoints
 from psyche_chain.config import load_config
+
+if TYPE_CHECKING:
+    from localnet.run.summary import Summary
 
 
 def run(
@@ -56,6 +57,9 @@ def run(
     """
     if rpc is not None:
         endpoints([rpc])
+    # Here, not at the top: the chain's own commands, `up` above all, must not load all of torch.
+    from localnet.run.session import run_plan
+
     loaded = load_config(config)
     plan = RunPlan(
         config=loaded,

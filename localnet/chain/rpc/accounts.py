@@ -68,7 +68,7 @@ def get_balance(node: Node, params: Params) -> Json:
 
 @method
 def get_minimum_balance_for_rent_exemption(node: Node, params: Params) -> Json:
-    return (params.integer(0) + 128) * 3480 * 2
+    return min((params.integer(0) + 128) * 3480 * 2, (1 << 64) - 1)
 
 
 @method

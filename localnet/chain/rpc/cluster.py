@@ -98,6 +98,13 @@ def get_block_production(node: Node, params: Params) -> Json:
 
 
 @method
+def get_block_commitment(node: Node, params: Params) -> Json:
+    """Nobody votes here, so no stake stands behind a block: it is as final as its commit."""
+    params.integer(0)
+    return {"commitment": None, "totalStake": 0}
+
+
+@method
 def get_inflation_governor(node: Node, params: Params) -> Json:
     return {"foundation": 0.0, "foundationTerm": 0.0, "initial": 0.0, "taper": 1.0, "terminal": 0.0}
 

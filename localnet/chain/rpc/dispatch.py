@@ -24,7 +24,9 @@ MAX_BATCH = 1_000
 
 
 def dump(value: Json) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    """JSON text that can be sent as UTF-8, also where a request's half of a surrogate pair is repeated in it."""
+    shown = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return shown if shown.isascii() else json.dumps(value, separators=(",", ":"))
 
 
 def error_answer(request_id: Json, error: RpcError) -> dict[str, Json]:

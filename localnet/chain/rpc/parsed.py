@@ -1,12 +1,20 @@
-"""`jsonParsed` accounts: token programs, lookup tables, upgradeable programs, nonces."""
+"""`jsonParsed` accounts: token programs, lookup tables, upgradeable programs, nonces, sysvars."""
 
 from __future__ import annotations
 
 import struct
 from base64 import b64encode
 
-from localnet.chain.ids import ADDRESS_LOOKUP_TABLE, BPF_LOADER_UPGRADEABLE, SYSTEM, TOKEN, TOKEN_PROGRAMS
+from localnet.chain.ids import (
+    ADDRESS_LOOKUP_TABLE,
+    BPF_LOADER_UPGRADEABLE,
+    SYSTEM,
+    SYSVAR_OWNER,
+    TOKEN,
+    TOKEN_PROGRAMS,
+)
 from localnet.chain.records import AccountRecord, Json
+from localnet.chain.rpc.parsed_sysvars import parse_sysvar
 from localnet.chain.txmeta import is_mint, is_token_account, text, ui_amount
 from localnet.chain.view import View
 
@@ -17,7 +25,7 @@ _TABLE_META = 56
 def parse_account(view: View, address: bytes, record: AccountRecord) -> dict[str, Json] | None:
     """An account's content as fields, or None where its form is not known (it is then shown in base64)."""
     try:
-        found = _parse(view, record)
+        found = _parse(view, address, record)
     except (struct.error, IndexError):
         return None
     if found is None:
@@ -26,7 +34,7 @@ def parse_account(view: View, address: bytes, record: AccountRecord) -> dict[str
     return {"program": program, "parsed": parsed, "space": len(record.data)}
 
 
-def _parse(view: View, record: AccountRecord) -> tuple[str, Json] | None:
+def _parse(view: View, address: bytes, record: AccountRecord) -> tuple[str, Json] | None:
     if record.owner in TOKEN_PROGRAMS:
         parsed = _token(view, record)
         name = "spl-token" if record.owner == TOKEN else "spl-token-2022"
@@ -38,6 +46,9 @@ def _parse(view: View, record: AccountRecord) -> tuple[str, Json] | None:
         return "address-lookup-table", _lookup_table(record.data)
     if record.owner == SYSTEM and len(record.data) == 80:
         return "nonce", _nonce(record.data)
+    if record.owner == SYSVAR_OWNER:
+        parsed = parse_sysvar(address, record.data)
+        return None if parsed is None else ("sysvar", parsed)
     return None
 
 

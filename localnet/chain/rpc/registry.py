@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from localnet.chain.bank import Bank
-from localnet.chain.errors import MIN_CONTEXT_SLOT, RpcError
+from localnet.chain.errors import MIN_CONTEXT_SLOT, RpcError, invalid_params
 from localnet.chain.records import Json
 from localnet.chain.rpc.params import Config, Params
 from localnet.chain.store import History
@@ -34,6 +34,8 @@ class Node:
     def check_min_context(self, config: Config) -> None:
         """Raise Solana's error when the caller has seen a later slot than this chain's."""
         wanted = config.get("minContextSlot", int, 0)
+        if wanted < 0:
+            raise invalid_params(f"Invalid params: invalid value: integer `{wanted}`, expected u64.")
         if wanted > self.view.slot:
             raise RpcError(
                 MIN_CONTEXT_SLOT, "Minimum context slot has not been reached", {"contextSlot": self.view.slot}

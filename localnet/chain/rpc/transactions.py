@@ -6,7 +6,6 @@ import asyncio
 from base64 import b64decode
 
 from base58 import b58decode
-from solders.hash import Hash
 from solders.message import from_bytes_versioned
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
@@ -293,10 +292,7 @@ def get_latest_blockhash(node: Node, params: Params) -> Json:
 
 @method
 def is_blockhash_valid(node: Node, params: Params) -> Json:
-    try:
-        blockhash = bytes(Hash.from_string(params.string(0)))
-    except ValueError:
-        raise invalid_params("Invalid param: Invalid") from None
+    blockhash = address(params.string(0))  # the same 32 bytes and the same errors
     node.check_min_context(params.config(1))
     return node.with_context(node.view.blockhash_slot(blockhash) is not None)
 

@@ -109,6 +109,31 @@ def test_multiple_accounts_keep_their_order(client: Client, accounts: list[Pubke
     assert [None if account is None else len(account.data) for account in found] == [200, None, 10]
 
 
+def test_sysvars_are_shown_as_fields(chain: ChainProcess) -> None:
+    def info(name: str) -> object:
+        answer = raw_call(chain, "getAccountInfo", f"Sysvar{name}", {"encoding": "jsonParsed"})
+        data = answer["result"]["value"]["data"]
+        assert data["program"] == "sysvar"
+        return data["parsed"]["info"]
+
+    clock = info("C1ock11111111111111111111111111111111")
+    assert abs(clock["unixTimestamp"] - time.time()) < 5
+    assert clock["slot"] > 0
+    rent = {"lamportsPerByteYear": "3480", "exemptionThreshold": 2.0, "burnPercent": 50}
+    assert info("Rent111111111111111111111111111111111") == rent
+    assert info("EpochSchedu1e111111111111111111111111")["slotsPerEpoch"] == 432_000
+    hashes = info("S1otHashes111111111111111111111111111")
+    assert hashes[0]["slot"] >= clock["slot"] - 1
+    assert info("RecentB1ockHashes11111111111111111111")[0]["feeCalculator"] == {
+        "lamportsPerSignature": "5000"
+    }
+
+
+def test_rent_exemption_never_exceeds_what_lamports_can_be(chain: ChainProcess) -> None:
+    assert raw_call(chain, "getMinimumBalanceForRentExemption", 165)["result"] == 2_039_280
+    assert raw_call(chain, "getMinimumBalanceForRentExemption", 10**18)["result"] == 2**64 - 1
+
+
 def test_clock_is_the_wall_clock_and_advances_with_the_slots(client: Client) -> None:
     slot, _, _, _, now = struct.unpack("<QqQQq", client.get_account_info(CLOCK).value.data)
     assert abs(now - time.time()) < 5

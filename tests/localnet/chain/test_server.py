@@ -45,6 +45,10 @@ def post(chain: ChainProcess, body: bytes) -> httpx.Response:
             -32602,
         ),
         (b'{"jsonrpc":"2.0","id":1,"method":"getSlot","params":[{"commitment":"maybe"}]}', -32602),
+        (b'{"jsonrpc":"2.0","id":1,"method":"getSlot","params":[{"commitment":"\\ud800"}]}', -32602),
+        (b'{"jsonrpc":"2.0","id":"\\ud800","method":"getEverything"}', -32601),
+        (b'{"jsonrpc":"2.0","id":1,"method":"getSlot","params":[{"minContextSlot":-1}]}', -32602),
+        (b'{"jsonrpc":"2.0","id":1,"method":"isBlockhashValid","params":["x"]}', -32602),
     ],
 )
 def test_bad_request_gets_its_error_code(chain: ChainProcess, body: bytes, code: int) -> None:
@@ -165,6 +169,37 @@ async def _slots(chain: ChainProcess) -> None:
 
 def test_slots_are_announced_one_by_one_and_bad_messages_answered(chain: ChainProcess) -> None:
     asyncio.run(_slots(chain))
+
+
+async def _slot_updates(chain: ChainProcess, client: Client) -> None:
+    async with raw_connect(chain.ws_url) as socket:
+        await socket.send('{"jsonrpc":"2.0","id":1,"method":"slotsUpdatesSubscribe"}')
+        number = json.loads(await socket.recv())["result"]
+        await asyncio.to_thread(client.request_airdrop, Keypair().pubkey(), SOL)
+        seen: dict[str, list[dict[str, object]]] = {}
+        while not any(update["stats"]["numSuccessfulTransactions"] for update in seen.get("frozen", [])):
+            notice = json.loads(await asyncio.wait_for(socket.recv(), 20))
+            assert (notice["method"], notice["params"]["subscription"]) == (
+                "slotsUpdatesNotification",
+                number,
+            )
+            update = notice["params"]["result"]
+            seen.setdefault(update["type"], []).append(update)
+        while len(seen) < 5 or len(seen["createdBank"]) < 2:
+            update = json.loads(await asyncio.wait_for(socket.recv(), 20))["params"]["result"]
+            seen.setdefault(update["type"], []).append(update)
+        assert set(seen) == {"frozen", "optimisticConfirmation", "root", "completed", "createdBank"}
+        slots = [update["slot"] for update in seen["createdBank"]]
+        assert slots == list(range(slots[0], slots[0] + len(slots)))
+        assert seen["createdBank"][0]["parent"] == slots[0] - 1
+        await socket.send(json.dumps({"id": 2, "method": "slotsUpdatesUnsubscribe", "params": [number]}))
+        while "result" not in (answer := json.loads(await socket.recv())):
+            assert answer["method"] == "slotsUpdatesNotification"
+        assert answer["result"] is True
+
+
+def test_slot_updates_tell_what_became_of_each_slot(chain: ChainProcess, client: Client) -> None:
+    asyncio.run(_slot_updates(chain, client))
 
 
 def test_twenty_subscribers_all_hear_of_a_change(chain: ChainProcess, client: Client) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,10 @@ def test_a_payer_that_is_no_key_is_named(
     path.write_text(text)
     assert main(["deploy", "--payer", str(path)]) == exit_codes.CONFIG
     assert f"{path} is no keypair" in capsys.readouterr().err
+
+
+def test_serving_a_chain_does_not_load_what_only_training_needs() -> None:
+    """`up` is light: torch alone would cost it most of a gigabyte and of its time to start."""
+    code = "import sys, localnet.cli; print(*{'torch', 'transformers', 'libp2p', 'matplotlib'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.split() == []
