@@ -29,6 +29,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from psyche_train._durable import sync_path
 from psyche_train._manifest import (
     ID_BYTES,
     MAX_BLOB_BYTES,
@@ -126,7 +127,7 @@ class BlobStore:
                 self._write(self._beside(blob, ".manifest"), manifest.to_bytes())
                 os.replace(temporary, self.path(blob))
                 temporary = None
-                _sync_directory(self.directory)
+                sync_path(self.directory)
             finally:
                 if temporary is not None:
                     temporary.unlink(missing_ok=True)
@@ -327,7 +328,7 @@ class PartialBlob:
             store._write(store._beside(self.id, ".manifest"), self.manifest.to_bytes())
             os.replace(self._path, store.path(self.id))
             store._beside(self.id, ".part.manifest").unlink(missing_ok=True)
-            _sync_directory(store.directory)
+            sync_path(store.directory)
         return store.path(self.id)
 
     def close(self) -> None:
@@ -362,11 +363,3 @@ def _disk(path: Path, what: str, *, reads: bytes | None = None) -> Iterator[None
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

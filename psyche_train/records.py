@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from psyche_train._durable import sync_path
+
 GENESIS = bytes(32)
 """The history of a run in which nothing was closed yet."""
 
@@ -234,7 +236,7 @@ class RecordLog:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(self.path)
-        _sync_directory(self.path.parent)
+        sync_path(self.path.parent)
         self._inode = -1
         self._refresh()
 
@@ -282,14 +284,6 @@ class RecordLog:
                 return
             at += cls._ENTRY.size + length
             yield cls._ENTRY.size + length, history, record
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_uint(name: str, value: int, bits: int) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import trio
 from solders.keypair import Keypair
@@ -53,16 +50,6 @@ async def open_cluster(plan: RunPlan) -> AsyncIterator[Cluster]:
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(chain.stop)
-
-
-def write_wallet(path: Path) -> Keypair:
-    """A new key in a file that only its owner can read."""
-    key = Keypair()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(list(bytes(key)), file)
-    return key
 
 
 async def fund_wallets(url: str, wallets: Sequence[tuple[Keypair, int]]) -> None:

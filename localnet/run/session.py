@@ -27,6 +27,7 @@ from psyche_chain.chain.accounts import Run
 from psyche_chain.chain.errors import ChainError
 from psyche_chain.chain.state import Phase, RunState
 from psyche_chain.cli import shell
+from psyche_chain.wallet import new_wallet
 from psyche_train.matformer.loading import CheckpointError
 from psyche_train.records import GENESIS, RecordLog, RoundRecord
 
@@ -110,9 +111,9 @@ class Launch:
     async def prepare(self) -> None:
         """Wallets, money, programs, the run, the members' processes."""
         plan, say = self.plan, self.view.say
-        creator = chain_side.write_wallet(plan.out / "wallets" / "creator.json")
+        creator = new_wallet(plan.out / "wallets" / "creator.json")
         paths = [plan.out / "wallets" / f"member-{i}.json" for i in range(len(plan.tiers))]
-        self.keys = [chain_side.write_wallet(path) for path in paths]
+        self.keys = [new_wallet(path) for path in paths]
         say(f"chain: {self.cluster.url}" + (" (embedded)" if self.cluster.embedded else ""))
         await chain_side.fund_wallets(
             self.cluster.url,

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from psyche_train._durable import sync_path
 from psyche_train.checkpoints.position import Position
 from psyche_train.matformer.loading import CheckpointError
 
@@ -118,11 +118,11 @@ class CheckpointStore:
             },
         )
         for path in [*beside.iterdir(), beside]:
-            _sync(path)
+            sync_path(path)
         if final.exists():
             final.rename(old)
         beside.rename(final)
-        _sync(self.folder)
+        sync_path(self.folder)
         shutil.rmtree(old, ignore_errors=True)
         self._prune()
         return final
@@ -143,9 +143,9 @@ class CheckpointStore:
             raise ValueError(f"{path} is not in {self.folder}")
         beside = self.folder / f"{_PINNED}.new"
         beside.write_text(path.name if path else "")
-        _sync(beside)
+        sync_path(beside)
         beside.replace(self.folder / _PINNED)
-        _sync(self.folder)
+        sync_path(self.folder)
 
     def clear(self) -> None:
         """Delete every checkpoint, for a run that begins again."""
@@ -205,11 +205,3 @@ def _describe(path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
