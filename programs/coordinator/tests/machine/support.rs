@@ -197,7 +197,11 @@ impl World {
     }
 
     pub fn seal(&mut self) -> Outcome<()> {
-        self.act(|s, env, log| seal_spec(s, env, &[5; 32], log))
+        self.seal_as(&[5; 32])
+    }
+
+    pub fn seal_as(&mut self, spec_hash: &[u8; 32]) -> Outcome<()> {
+        self.act(|s, env, log| seal_spec(s, env, spec_hash, log))
     }
 
     pub fn unseal(&mut self) -> Outcome<()> {
