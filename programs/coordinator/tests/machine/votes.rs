@@ -177,3 +177,85 @@ fn a_round_that_nobody_commits_charges_everyone() {
     assert_eq!(world.header().returned_len, 1);
     assert_eq!(world.state().returned[0], Interval::new(0, 12));
 }
+
+/// So many members, all of whom committed the second round and may attest the first.
+fn crowd(members: u8) -> World {
+    let mut world = World::new(40, config());
+    for member in 1..=members {
+        world.join(member, 0).unwrap();
+    }
+    world.start_epoch();
+    let all: Vec<usize> = (0..usize::from(members)).collect();
+    world.do_round(&all);
+    for slot in all {
+        world.commit(slot).unwrap();
+    }
+    world
+}
+
+/// The witness phase of the second round passes.
+fn time_out(world: &mut World) {
+    world.now += 20;
+    world.tick();
+    world.now += 10;
+    world.tick();
+}
+
+/// Two thirds of the others, for each number of them: one vote less, exactly, one more.
+#[test]
+fn votes_at_the_threshold_for_every_number_of_others() {
+    for members in 1..=33u8 {
+        let start = crowd(members);
+        let witnesses = start.clone().before().witnesses;
+        let all = start.clone().before().committed;
+        let author = (0..usize::from(members))
+            .rfind(|slot| members <= 32 || !bits::contains(&witnesses, *slot))
+            .unwrap();
+        let others: Vec<usize> = bits::iter(&witnesses).filter(|w| *w != author).collect();
+        let needed = (1..).find(|v| 3 * v >= 2 * others.len()).unwrap();
+        for votes in [needed - 1, needed, needed + 1] {
+            let mut world = start.clone();
+            let mut without = all;
+            bits::remove(&mut without, author);
+            for (k, slot) in others.iter().enumerate() {
+                let held = if k < votes { &all } else { &without };
+                world.witness_round(*slot, 1, held).unwrap();
+            }
+            if bits::contains(&witnesses, author) {
+                // its own vote helps only where there is no other
+                let held = if others.is_empty() && votes < needed {
+                    &without
+                } else {
+                    &all
+                };
+                world.witness_round(author, 1, held).unwrap();
+            }
+            time_out(&mut world);
+            let accepted = world.accepted(1);
+            let has = accepted.contains(&author);
+            assert_eq!(has, votes >= needed, "{votes} of {} others", others.len());
+            assert_eq!(accepted.len(), usize::from(members) - usize::from(!has));
+        }
+    }
+}
+
+/// Half of the witnesses, for each number of them: one less, and exactly.
+#[test]
+fn a_quorum_is_half_of_the_witnesses() {
+    for members in 1..=32u8 {
+        let start = crowd(members);
+        let all = start.clone().before().committed;
+        let half = usize::from(members).div_ceil(2);
+        for attested in [half - 1, half] {
+            let mut world = start.clone();
+            for slot in 0..attested {
+                world.witness_round(slot, 1, &all).unwrap();
+            }
+            time_out(&mut world);
+            let (accepted, missed) = (world.accepted(1).len(), world.slot(0).missed);
+            let counts = attested == half;
+            assert_eq!(accepted, if counts { usize::from(members) } else { 0 });
+            assert_eq!(missed, 0, "nobody is charged without a verdict");
+        }
+    }
+}
