@@ -13,6 +13,7 @@ impl Model {
         assert_eq!(number, self.head.round, "round numbers never restart");
         assert_eq!(round.epoch, self.head.epoch);
         assert_eq!(round.data_index, self.head.data_index);
+        self.check_draws(&round, trained, witnesses);
         self.head.round += 1;
         if let Some(before) = self.rounds.get_mut(&(number - 1)) {
             let drawn = bits::iter(witnesses);
@@ -35,8 +36,51 @@ impl Model {
         self.rounds.insert(number, known);
     }
 
+    /// The seed follows from the one before, the log and the newest slot's hash; as many witnesses as
+    /// wanted are drawn of those who can work, if there is something to attest.
+    fn check_draws(&mut self, round: &Round, trained: bool, witnesses: &Bits) {
+        let seed = Sha256::new()
+            .chain_update(self.seed)
+            .chain_update(self.head.history)
+            .chain_update(self.world.env().slot_hash);
+        self.seed = seed.finalize().into();
+        assert_eq!(round.seed, self.seed);
+        let before = self.rounds.get(&(round.number - 1));
+        let something = before.is_some_and(|known| {
+            let mut shares = known.shares.iter();
+            let number = known.round.number;
+            !known.is_closed && shares.any(|s| self.commitments.contains_key(&(number, s.slot)))
+        });
+        let drawn = bits::count(witnesses);
+        if !something {
+            assert_eq!(drawn, 0, "nothing to attest");
+        } else if trained {
+            let want = match self.world.header().config.witness_nodes {
+                0 => 32,
+                n => u32::from(n),
+            };
+            assert!(bits::is_empty(&bits::minus(witnesses, &round.assigned)));
+            assert_eq!(drawn, bits::count(&round.assigned).min(want));
+        }
+    }
+
+    /// The batch ramps with the tokens handed out, and everybody has a sample.
+    fn batch(&mut self, members: u32) -> u32 {
+        let rules = self.world.header().config;
+        let tokens = u128::from(self.head.data_index) * u128::from(rules.max_seq_len);
+        let warmup = u128::from(rules.global_batch_size_warmup_tokens);
+        let (start, end) = (rules.global_batch_size_start, rules.global_batch_size_end);
+        let batch = if tokens >= warmup {
+            end
+        } else {
+            start + u32::try_from(u128::from(end - start) * tokens / warmup).unwrap()
+        };
+        batch.max(members)
+    }
+
     /// Eight returned intervals at most, oldest first, then new samples.
     fn samples_of(&mut self, round: &Round) -> Vec<u64> {
+        assert_eq!(round.samples, self.batch(bits::count(&round.assigned)));
         let mut want = u64::from(round.samples);
         let mut fills = Vec::new();
         while want > 0 && fills.len() < 8 && !self.returned.is_empty() {
