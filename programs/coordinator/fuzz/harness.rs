@@ -332,7 +332,7 @@ pub fn run(data: &[u8]) {
         return;
     }
     let config = input.config(capacity as u16);
-    State::init(account.data(), &[7; 32]).expect("zeroed");
+    State::init(account.data(), &[7; 32], 1).expect("zeroed");
     account.act(|s, env, sink| configure(s, env, &config, sink));
     account.act(|s, env, sink| seal_spec(s, env, &[5; 32], sink));
     account.act(|s, env, sink| set_paused(s, env, false, sink));
