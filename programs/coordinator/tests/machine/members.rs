@@ -262,3 +262,28 @@ fn evicting_opens_a_table_that_cannot_start() {
     assert_eq!(world.join(3, 0), Ok(1));
     world.start_epoch();
 }
+
+/// A slot that no round was assigned to, drawn in the drain round to attest the last one.
+#[test]
+fn a_witness_keeps_its_slot_until_the_round_is_closed() {
+    let mut world = World::new(2, config());
+    world.join(1, 0).unwrap();
+    world.join(2, 0).unwrap();
+    world.pass(5);
+    world.leave(1).unwrap();
+    world.ready_slot(0).unwrap();
+    world.tick();
+    assert_eq!(world.round().assigned, set(&[0]));
+    world.join(2, 0).unwrap(); // into the epoch, after its first round opened
+    world.ready_slot(1).unwrap();
+    world.set_paused(true).unwrap();
+    world.do_round(&[0]);
+    assert!(world.header().has(run_flag::DRAINING));
+    assert_eq!(world.before().witnesses, set(&[0, 1]));
+    world.leave(1).unwrap();
+    assert_eq!(world.settle(1, 2), Ok(Settled::default()));
+    assert_eq!(world.join(3, 0), Err(MachineError::TableFull));
+    world.do_round(&[0]);
+    assert_eq!(world.phase(), phase::COOLDOWN);
+    assert!(world.settle(1, 2).unwrap().freed);
+}
