@@ -185,14 +185,14 @@ impl Model {
                     });
                 }
             }
-            Op::Return { slot } => {
+            Op::Return { slot, shift } => {
                 let place = self.world.slot(place(slot));
                 self.run(&Op::Leave { slot });
                 let _ = self.world.join_as(&JoinRequest {
                     wallet: place.wallet,
                     hot_key: place.hot_key,
                     p2p_key: place.p2p_key,
-                    tier: place.next_tier,
+                    tier: (place.next_tier + shift) % 3,
                     weight: place.next_weight,
                 });
             }

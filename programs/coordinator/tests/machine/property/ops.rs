@@ -46,9 +46,10 @@ pub enum Op {
     Quarrel {
         held: Vec<u64>,
     },
-    /// Leaves and joins as it was.
+    /// Leaves and joins as it was, or of another tier.
     Return {
         slot: usize,
+        shift: u8,
     },
     Attest {
         slot: usize,
@@ -103,7 +104,8 @@ pub fn op() -> impl Strategy<Value = Op> {
         )
             .prop_map(|(dead, held)| Op::Round { dead, held }),
         2 => prop::collection::vec(any::<u64>(), 3..12).prop_map(|held| Op::Quarrel { held }),
-        1 => slot.clone().prop_map(|slot| Op::Return { slot }),
+        2 => (slot.clone(), prop_oneof![2 => Just(0u8), 1 => 1u8..3])
+            .prop_map(|(slot, shift)| Op::Return { slot, shift }),
         1 => Just(Op::Agree),
         2 => (slot.clone(), 0u8..2).prop_map(|(slot, digest)| Op::Attest { slot, digest }),
         1 => slot.clone().prop_map(|slot| Op::Record { slot }),
