@@ -1,5 +1,6 @@
 //! The state machine, transition by transition, and under random schedules.
 
+mod bytes;
 mod calls;
 mod cast;
 mod checkpoints;
