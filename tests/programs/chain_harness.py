@@ -53,11 +53,12 @@ OPEN = Pubkey.default()
 
 
 class Refused(Exception):
-    """A transaction failed; `name` is the program's error, or the runtime's words."""
+    """A transaction failed; `name` is the error of `program` (the first that failed), or the runtime's words."""
 
     def __init__(self, name: str, logs: list[str]) -> None:
         super().__init__(name + "\n" + "\n".join(logs))
         self.name = name
+        self.program = failing_program(logs)
 
 
 @dataclass
@@ -159,23 +160,25 @@ class Chain:
         self.send([create_account(account), *before, init], key)
         return key.pubkey()
 
-    def mint_to(self, mint: Pubkey, authority: Keypair, to: Pubkey, amount: int) -> None:
+    def mint_to(
+        self, mint: Pubkey, authority: Keypair, to: Pubkey, amount: int, program: Pubkey = TOKEN
+    ) -> None:
         metas = [
             AccountMeta(mint, False, True),
             AccountMeta(to, False, True),
             AccountMeta(authority.pubkey(), True, False),
         ]
-        self.send(Instruction(TOKEN, b"\x07" + amount.to_bytes(8, "little"), metas), authority)
+        self.send(Instruction(program, b"\x07" + amount.to_bytes(8, "little"), metas), authority)
 
-    def token_account(self, mint: Pubkey, owner: Pubkey) -> Pubkey:
-        key = get_associated_token_address(owner, mint)
+    def token_account(self, mint: Pubkey, owner: Pubkey, program: Pubkey = TOKEN) -> Pubkey:
+        key = get_associated_token_address(owner, mint, program)
         metas = [
             AccountMeta(self.rich.pubkey(), True, True),
             AccountMeta(key, False, True),
             AccountMeta(owner, False, False),
             AccountMeta(mint, False, False),
             AccountMeta(SYSTEM, False, False),
-            AccountMeta(TOKEN, False, False),
+            AccountMeta(program, False, False),
         ]
         self.send(Instruction(ASSOCIATED, b"\x01", metas))
         return key
@@ -185,13 +188,18 @@ class Chain:
         return 0 if data is None else int.from_bytes(data[64:72], "little")
 
 
+def failing_program(logs: list[str]) -> str:
+    """The address of the program that failed first, by an error of its own; empty if none did."""
+    return next((line.split()[1] for line in logs if " failed: custom program error" in line), "")
+
+
 def error_name(result: FailedTransactionMetadata, logs: list[str]) -> str:
     """The name of a program's error, by the program that failed first; otherwise the runtime's words."""
     cause = getattr(result.err(), "err", None)
     if not isinstance(cause, InstructionErrorCustom):
         return str(result.err())
     code = cause.code
-    failing = next((line.split()[1] for line in logs if " failed: custom program error" in line), "")
+    failing = failing_program(logs)
     for idl in (COORDINATOR, AUTHORIZER, TREASURER):
         if failing == str(idl.program):
             return idl.errors.get(code) or ANCHOR_ERRORS.get(code, str(code))
@@ -323,6 +331,11 @@ class Run:
             space=space,
             owner=COORDINATOR.program,
         )
+        ix = self.create_instruction(**changes)
+        return self.chain.send([create_account(params), ix], self.creator, self.log)
+
+    def create_instruction(self, **changes: Any) -> Instruction:
+        """Of the coordinator or, with a mint, of the treasurer; the log's account must be there by then."""
         args = {
             "run_id": self.run_id,
             "name": "A run",
@@ -334,8 +347,7 @@ class Run:
             "spec_sha256": hashlib.sha256(self.spec).digest(),
         } | changes
         idl, name = (COORDINATOR, "create_run") if self.mint is None else (TREASURER, "create_pool")
-        ix = idl.instruction(name, self.accounts, args=args)
-        return self.chain.send([create_account(params), ix], self.creator, self.log)
+        return idl.instruction(name, self.accounts, args=args)
 
     def act(self, name: str, signer: Keypair | None = None, /, **args: Any) -> Receipt:
         """One of the authority's instructions, through the pool if there is one."""
