@@ -379,7 +379,7 @@ class Run:
             wallet, self.chain.fresh_key(), hashlib.sha256(bytes(wallet.pubkey())).digest(), tier, weight
         )
 
-    def join(self, member: Member, **changes: Any) -> Receipt:
+    def join_instruction(self, member: Member, **changes: Any) -> Instruction:
         args = {
             "hot_key": member.hot_key.pubkey(),
             "p2p_key": member.p2p_key,
@@ -387,8 +387,10 @@ class Run:
             "weight": member.weight,
             "contact": "/ip4/127.0.0.1/tcp/4001",
         } | changes
-        ix = COORDINATOR.instruction("join", self.member_accounts(member), args=args)
-        receipt = self.chain.send(ix, member.wallet)
+        return COORDINATOR.instruction("join", self.member_accounts(member), args=args)
+
+    def join(self, member: Member, **changes: Any) -> Receipt:
+        receipt = self.chain.send(self.join_instruction(member, **changes), member.wallet)
         member.slot = self.membership_of(member)["slot"]
         return receipt
 
@@ -448,13 +450,17 @@ class Run:
             self.play_round(members)
         assert self.state.phase == "Cooldown", self.state.phase
 
-    def agree(self, members: list[Member], uri: str = "hub://somebody/weights") -> None:
-        """Everyone attests the same weights; the uploader records where they are."""
-        state = self.state
+    def attest(self, members: list[Member]) -> None:
+        """Everyone attests the same weights."""
+        step = self.state.step
         for m in members:
             digests = [hashlib.sha256(bytes([p])).digest() for p in range(2 - m.tier)]
-            self.duty("attest_checkpoint", m, step=state.step, digests=digests)
-        uploader = next(m for m in members if m.slot == state.uploader)
+            self.duty("attest_checkpoint", m, step=step, digests=digests)
+
+    def agree(self, members: list[Member], uri: str = "hub://somebody/weights") -> None:
+        """Everyone attests the same weights; the uploader records where they are."""
+        uploader = next(m for m in members if m.slot == self.state.uploader)
+        self.attest(members)
         self.duty("record_checkpoint", uploader, uri=uri)
 
 

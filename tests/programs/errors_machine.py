@@ -191,11 +191,6 @@ def wrong_digest_count(chain: Chain) -> None:
     run.duty("attest_checkpoint", members[1], step=run.state.step, digests=DIGESTS)
 
 
-def attest_all(run: stages.Run, members: list[Any]) -> None:
-    for m in members:
-        run.duty("attest_checkpoint", m, step=run.state.step, digests=DIGESTS[: 2 - m.tier])
-
-
 def weights_not_agreed(chain: Chain) -> None:
     run, members = stages.cooldown(chain)
     run.duty("record_checkpoint", members[run.state.uploader], uri="hub://x/y")
@@ -204,7 +199,7 @@ def weights_not_agreed(chain: Chain) -> None:
 def uri_recorded(chain: Chain) -> None:
     """Only where the phase cannot end at once: another program calls twice."""
     run, members = stages.cooldown(chain)
-    attest_all(run, members)
+    run.attest(members)
     uploader = members[run.state.uploader]
     accounts = run.member_accounts(uploader)
     record = COORDINATOR.instruction("record_checkpoint", accounts, slot=uploader.slot, uri="hub://x/y")
@@ -213,14 +208,14 @@ def uri_recorded(chain: Chain) -> None:
 
 def not_uploader(chain: Chain) -> None:
     run, members = stages.cooldown(chain)
-    attest_all(run, members)
+    run.attest(members)
     other = next(m for m in members if m.slot != run.state.uploader)
     run.duty("record_checkpoint", other, uri="hub://x/y")
 
 
 def bad_uri(chain: Chain) -> None:
     run, members = stages.cooldown(chain)
-    attest_all(run, members)
+    run.attest(members)
     run.duty("record_checkpoint", members[run.state.uploader], uri="hub://x y")
 
 
