@@ -1,12 +1,12 @@
 """A chain that is audited: after every transaction all lamports and all tokens are still there.
 
-Only accounts that a transaction names can change, so the accounts that any transaction has named so far are the
-whole bank, as far as these tests are concerned.
+Only the accounts that a transaction names can change, so each transaction is audited over those; `audit` counts the
+whole bank, which is every account that any transaction has named.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
-from solders.account import Account
 from solders.instruction import Instruction
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
@@ -24,58 +24,78 @@ class Bank(Chain):
 
     def __init__(self) -> None:
         self.known: set[Pubkey] = set()
+        self.expected = 0
+        """Lamports that the accounts of the bank were given from outside, less all fees."""
         super().__init__()
 
-    def keypair(self, sol: int = 10) -> Keypair:
-        key = super().keypair(sol)
-        self.known.add(key.pubkey())
-        return key
+    def airdrop(self, key: Pubkey, sol: int) -> None:
+        self.meet([key])
+        super().airdrop(key, sol)
+        self.expected += sol * 10**9
 
     def send(self, instructions: Sequence[Instruction] | Instruction, *signers: Keypair) -> Receipt:
         instructions = [instructions] if isinstance(instructions, Instruction) else list(instructions)
-        new = {meta.pubkey for i in instructions for meta in i.accounts}
-        self.known |= new | {i.program_id for i in instructions} | {s.pubkey() for s in signers}
+        named = {self.rich.pubkey()} | {meta.pubkey for i in instructions for meta in i.accounts}
+        self.meet(named)
         fee = FEE * len({self.rich, *signers})
-        lamports, supplies = self.all_lamports(), self.supplies()
+        lamports, tokens, supplies = self.lamports_of(named), self.tokens_of(named), self.supplies_of(named)
+        self.expected -= fee
         try:
-            receipt = super().send(list(instructions), *signers)
+            receipt = super().send(instructions, *signers)
         except Refused:
-            assert self.all_lamports() == lamports - fee, "lamports came or went in a transaction that failed"
-            assert self.supplies() == supplies
+            assert self.lamports_of(named) == lamports - fee, "lamports came or went, though it failed"
+            assert self.tokens_of(named) == tokens, "tokens came or went, though it failed"
             raise
-        assert self.all_lamports() == lamports - fee, "lamports came or went"
-        tokens = self.all_tokens()
-        after = self.supplies()
-        assert all(tokens.get(mint, 0) == supply for mint, supply in after.items()), "tokens came or went"
-        minted = any(i.program_id in (TOKEN, TOKEN_2022) and i.data[:1] == b"\7" for i in instructions)
-        assert minted or all(after.get(mint, supply) == supply for mint, supply in supplies.items())
+        assert self.lamports_of(named) == lamports - fee, "lamports came or went"
+        change = self.tokens_of(named)
+        change.subtract(tokens)
+        made = self.supplies_of(named)
+        made.subtract(supplies)
+        assert +change == +made, "tokens came or went"
+        assert -change == -made, "tokens came or went"
+        minting = any(i.program_id in (TOKEN, TOKEN_2022) and i.data[:1] == b"\7" for i in instructions)
+        assert minting or not any(made.values()), "a supply has changed"
         return receipt
 
-    def accounts(self) -> dict[Pubkey, Account]:
-        """Every account with lamports that a transaction has named."""
-        found = ((key, self.svm.get_account(key)) for key in self.known)
-        return {key: account for key, account in found if account is not None and account.lamports}
+    def meet(self, keys: Iterable[Pubkey]) -> None:
+        """Take accounts into the bank, with what they hold."""
+        new = set(keys) - self.known
+        self.known |= new
+        self.expected += self.lamports_of(new)
 
-    def all_lamports(self) -> int:
-        """Lamports of the whole bank."""
-        return sum(account.lamports for account in self.accounts().values())
+    def audit(self) -> None:
+        """Count the whole bank.
 
-    def supplies(self) -> dict[Pubkey, int]:
-        """What each mint says that there is of its token."""
-        return {
-            key: int.from_bytes(account.data[36:44], "little")
-            for key, account in self.accounts().items()
-            if account.owner in (TOKEN, TOKEN_2022) and _kind(account.data) == "mint"
-        }
+        Raises:
+            AssertionError: there is more or less of something than there was.
+        """
+        assert self.lamports_of(self.known) == self.expected, "lamports came or went"
+        assert +self.tokens_of(self.known) == +self.supplies_of(self.known), "tokens came or went"
 
-    def all_tokens(self) -> dict[Pubkey, int]:
-        """What all accounts of each token hold together."""
-        sums: dict[Pubkey, int] = {}
-        for account in self.accounts().values():
-            if account.owner in (TOKEN, TOKEN_2022) and _kind(account.data) == "account":
-                mint = Pubkey.from_bytes(account.data[:32])
-                sums[mint] = sums.get(mint, 0) + int.from_bytes(account.data[64:72], "little")
+    def lamports_of(self, keys: Iterable[Pubkey]) -> int:
+        return sum(self.lamports(key) for key in keys)
+
+    def supplies_of(self, keys: Iterable[Pubkey]) -> Counter[Pubkey]:
+        """What the mints among the accounts say that there is of their tokens."""
+        found: Counter[Pubkey] = Counter()
+        for key, data in self._of_tokens(keys):
+            if _kind(data) == "mint":
+                found[key] = int.from_bytes(data[36:44], "little")
+        return found
+
+    def tokens_of(self, keys: Iterable[Pubkey]) -> Counter[Pubkey]:
+        """What the accounts hold of each token."""
+        sums: Counter[Pubkey] = Counter()
+        for _, data in self._of_tokens(keys):
+            if _kind(data) == "account":
+                sums[Pubkey.from_bytes(data[:32])] += int.from_bytes(data[64:72], "little")
         return sums
+
+    def _of_tokens(self, keys: Iterable[Pubkey]) -> Iterable[tuple[Pubkey, bytes]]:
+        for key in keys:
+            account = self.svm.get_account(key)
+            if account is not None and account.lamports and account.owner in (TOKEN, TOKEN_2022):
+                yield key, bytes(account.data)
 
 
 def _kind(data: bytes) -> str:

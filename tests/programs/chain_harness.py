@@ -100,8 +100,12 @@ class Chain:
     def keypair(self, sol: int = 10) -> Keypair:
         """A fresh key with money."""
         key = self.fresh_key()
-        self.svm.airdrop(key.pubkey(), sol * 10**9)
+        self.airdrop(key.pubkey(), sol)
         return key
+
+    def airdrop(self, key: Pubkey, sol: int) -> None:
+        """Money out of nowhere."""
+        self.svm.airdrop(key, sol * 10**9)
 
     def pass_time(self, seconds: int) -> None:
         """Move the clock and make a new slot."""
@@ -263,7 +267,7 @@ class Run:
     def __post_init__(self) -> None:
         self.creator = self.creator or self.chain.fresh_key()
         self.log = self.log or self.chain.fresh_key()
-        self.chain.svm.airdrop(self.creator.pubkey(), 100 * 10**9)
+        self.chain.airdrop(self.creator.pubkey(), 100)
 
     @property
     def key(self) -> Pubkey:

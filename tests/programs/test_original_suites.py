@@ -12,9 +12,16 @@ from tests.programs.chain_harness import COORDINATOR, TREASURER, Grant, Run, bit
 from tests.programs.stages import RATE
 
 
-@pytest.fixture
-def bank():
+@pytest.fixture(scope="module")
+def shared():
     return Bank()
+
+
+@pytest.fixture
+def bank(shared):
+    """One bank for all: each test makes runs of its own, and the whole bank is counted after each."""
+    yield shared
+    shared.audit()
 
 
 def test_memnet_authorizer_full_cycle(bank, refused):
