@@ -32,6 +32,7 @@ SLOT_HASHES = Pubkey.from_string("SysvarS1otHashes111111111111111111111111111")
 ASSOCIATED = Pubkey.from_string("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
 TOKEN_2022 = Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
 ANCHOR_ERRORS = {
+    102: "InstructionDidNotDeserialize",
     2000: "ConstraintMut",
     2003: "ConstraintRaw",
     2011: "ConstraintClose",
