@@ -273,3 +273,38 @@ def test_numbers_out_of_range(chain, idl, name, make, base):
         outcomes.append(error)
     assert len(outcomes) > 4
     assert any(outcomes)
+
+
+def test_run_with_the_largest_rules_trains_and_pays(chain):
+    """Everything at its upper end at once: nothing overflows on the way to the end of an epoch."""
+    longest = 315_360_000
+    times = ("warmup", "cooldown", "max_round_train", "round_witness", "epoch")
+    rules = {f"{name}_time": longest for name in times} | {
+        "global_batch_size_start": 2**24,
+        "global_batch_size_end": 2**24,
+        "global_batch_size_warmup_tokens": 2**64 - 1,
+        "max_seq_len": 2**32 - 1,
+        "total_steps": 3,
+        "pay_per_tier": [1_000_000] * 4,
+        "max_missed": 2**16 - 1,
+        "max_failed_warmups": 2**16 - 1,
+        "witness_nodes": 32,
+        "max_tier": 2,
+    }
+    authority = chain.keypair()
+    run = Run(chain, join_authority=authority.pubkey())
+    run.create()
+    run.write_spec()
+    run.act("seal_spec")
+    run.act("configure", config=config(**rules))
+    run.act("set_round_rate", rate=2**62)
+    run.act("set_paused", paused=False)
+    members = [run.member(tier, weight=2**16 - 1) for tier in (0, 1, 2)]
+    for m in members:
+        stages.admit(run, authority, m, max_weight=2**16 - 1)
+        run.join(m)
+    run.play_epoch(members)
+    state = run.state
+    assert (state.step, state.data_index) == (3, 3 * 2**24)
+    assert state.total_earned + state.pay_carry == 3 * 2**62
+    assert sum(run.settle(m).event("Settled")["earned"] for m in members) == state.total_earned
