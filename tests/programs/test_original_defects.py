@@ -10,7 +10,7 @@ from solders.keypair import Keypair
 from solders.system_program import TransferParams, transfer
 
 from tests.programs import stages
-from tests.programs.chain_harness import COORDINATOR, PROGRAMS, TREASURER, Chain, Grant, Run, bitmap, config
+from tests.programs.chain_harness import PROGRAMS, Chain, Grant, Run, bitmap, config
 from tests.programs.crafted import U64_MAX, header_offset, overwrite
 from tests.programs.run_state_view import account_size
 from tests.programs.stages import RATE
@@ -283,11 +283,27 @@ def test_rates_change_from_the_next_epoch_only(chain):
     assert state.total_earned + state.pay_carry == 99 * first + 999_999 * (state.step - first)
 
 
-@pytest.mark.parametrize("idl", [COORDINATOR, TREASURER])
-def test_slash_rates_are_absent(idl):
-    """The original had a slashing rate that nothing ever applied: nothing here claims what is not done."""
-    name = {COORDINATOR: "coordinator", TREASURER: "treasurer"}[idl]
-    assert "slash" not in (PROGRAMS / f"{name}.json").read_text().lower()
+@pytest.mark.parametrize("word", ["slash", "verification_percent", "tie_breaker", "ejected", "collateral"])
+def test_slash_rates_and_verifiers_are_absent(word):
+    """The original had a slashing rate that nothing applied, and verifiers whose branches panicked."""
+    for name in ("coordinator", "treasurer", "authorizer"):
+        assert word not in (PROGRAMS / f"{name}.json").read_text().lower()
+
+
+def test_seed_is_bound_to_the_log_and_a_slot_hash(chain):
+    """It was a hash of time and slot alone: whoever sent the tick could choose it."""
+    run, members = stages.warmup(chain)
+    for m in members[1:]:
+        run.duty("ready", m)
+    newest = hashlib.sha256(str(chain.slot).encode()).digest()
+    first = run.duty("ready", members[0]).event("RoundOpened")["seed"]
+    assert first == hashlib.sha256(bytes(32) + run.state.history + newest).digest()
+    for m in members[1:]:
+        run.duty("commit", m, round=1, hash=b"\1" * 32)
+    chain.pass_time(1)
+    newest = hashlib.sha256(str(chain.slot).encode()).digest()
+    second = run.duty("commit", members[0], round=1, hash=b"\1" * 32).event("RoundOpened")["seed"]
+    assert second == hashlib.sha256(first + run.state.history + newest).digest()
 
 
 def test_ids_cannot_be_squatted(chain):
