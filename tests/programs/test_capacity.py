@@ -8,12 +8,6 @@ from tests.programs.run_state_view import account_size
 from tests.programs.stages import RATE
 
 
-@pytest.fixture(scope="module")
-def chain():
-    """One chain for all: each test makes runs of its own."""
-    return Chain()
-
-
 def full_epoch(chain: Chain, capacity: int) -> None:
     """A full table trains an epoch of two rounds, is paid, settles and frees every slot."""
     run = Run(chain, capacity=capacity)

@@ -216,12 +216,6 @@ for _action in (
     CASES.append((TREASURER, "update_pool", pool_action, {"action": _action}))
 
 
-@pytest.fixture(scope="module")
-def chain():
-    """One chain for all: each test makes runs of its own."""
-    return Chain()
-
-
 @pytest.mark.parametrize("idl", [COORDINATOR, AUTHORIZER, TREASURER])
 def test_table_names_every_instruction_that_takes_a_number(idl):
     taking = {

@@ -10,16 +10,10 @@ from solders.keypair import Keypair
 from solders.system_program import TransferParams, transfer
 
 from tests.programs import stages
-from tests.programs.chain_harness import PROGRAMS, Chain, Grant, Run, bitmap, config
+from tests.programs.chain_harness import PROGRAMS, Grant, Run, bitmap, config
 from tests.programs.crafted import U64_MAX, header_offset, overwrite
 from tests.programs.run_state_view import account_size
 from tests.programs.stages import RATE
-
-
-@pytest.fixture(scope="module")
-def chain():
-    """One chain for all: each test makes runs of its own."""
-    return Chain()
 
 
 def lose_a_round(run: Run, dead, others) -> None:

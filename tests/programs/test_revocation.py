@@ -10,12 +10,6 @@ from tests.programs.stages import RATE
 THIRTY_DAYS = 30 * 24 * 3600
 
 
-@pytest.fixture(scope="module")
-def chain():
-    """One chain for all: each test makes runs of its own."""
-    return Chain()
-
-
 @pytest.fixture
 def at_work(chain):
     """A run that admits by authorization, three members of it in their first round, and their authorizations."""
