@@ -157,6 +157,30 @@ def membership_earned(chain: Chain) -> None:
     close_membership(run, members[0])
 
 
+def tick_not_last(chain: Chain) -> None:
+    run, _ = stages.warmup(chain)
+    chain.pass_time(60)  # due
+    tick = COORDINATOR.instruction("tick", run.accounts)
+    chain.send([tick, tick])
+
+
+def wrong_instructions(chain: Chain) -> None:
+    sent("tick", stages.waiting(chain), {"instructions": STRANGE})
+
+
+def membership_of_earlier_run(chain: Chain) -> None:
+    """The same log once more: what was earned in its first life is neither lost nor mixed in."""
+    run, members = stages.paying(chain)
+    run.play_epoch(members)
+    run.agree(members)
+    for m in members:
+        run.settle(m)
+    run.act("close_run")
+    chain.pass_time(1)
+    run.start()
+    run.join(members[0])
+
+
 def tick_from_program(chain: Chain) -> None:
     run, _ = stages.warmup(chain)
     chain.pass_time(60)  # due
@@ -193,4 +217,7 @@ TABLE: dict[str, Provocation] = {
     "MembershipInUse": membership_in_use,
     "MembershipEarned": membership_earned,
     "TickFromProgram": tick_from_program,
+    "TickNotLast": tick_not_last,
+    "WrongInstructions": wrong_instructions,
+    "MembershipOfEarlierRun": membership_of_earlier_run,
 }

@@ -210,6 +210,9 @@ def test_borsh_accounts_decode(frozen):
     first = client.decode_membership(fetched(frozen, "Membership 0"))
     assert (claim.pool, claim.wallet, claim.claimed) == (pool.key, first.wallet, pool.paid)
     assert pool.paid == 500 < first.earned
+    assert pool.total_earned == 0  # the run lives
+    state = RunState.from_account(fetched(frozen, "RunState").data)
+    assert {pool.created_slot, claim.created_slot, first.created_slot} == {state.created_slot} != {0}
     for n, weight in enumerate(WEIGHTS):
         membership = client.decode_membership(fetched(frozen, f"Membership {n}"))
         assert (membership.slot, membership.weight, membership.last_epoch) == (n, weight, 1 if n == 2 else 0)

@@ -1,4 +1,5 @@
-"""Instructions that tick, called by another program: nobody can look at a new seed and undo it.
+"""Instructions that tick, called by another program or followed by another instruction: nobody can look at a new seed
+and undo it. `test_last.py` has more on what follows.
 
 The caller is `caller/`, a program that calls the one that it is given.
 """
@@ -6,12 +7,14 @@ The caller is `caller/`, a program that calls the one that it is given.
 from collections.abc import Callable
 
 import pytest
-from solders.instruction import Instruction
+from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
+from solders.system_program import TransferParams, transfer
 
 from tests.programs import stages
 from tests.programs.calls import CALLER, UNDONE, install, through_caller
-from tests.programs.chain_harness import COORDINATOR, Chain, Refused, Run, bitmap, commitment
+from tests.programs.chain_harness import COORDINATOR, INSTRUCTIONS, Chain, Refused, Run, bitmap, commitment
+from tests.programs.crafted import place
 
 Due = tuple[Run, Instruction, list[Keypair]]
 """A run, and an instruction that makes a transition due in it, with who signs."""
@@ -176,3 +179,40 @@ def test_duties_of_many_members_in_one_call(chain):
     assert run.state.phase == "RoundTrain"
     run.tick()
     assert run.state.open.number == 2
+
+
+def after(chain: Chain) -> Instruction:
+    """Something harmless that follows."""
+    return transfer(
+        TransferParams(from_pubkey=chain.rich.pubkey(), to_pubkey=chain.rich.pubkey(), lamports=1)
+    )
+
+
+@pytest.mark.parametrize("name", DUTIES)
+def test_duty_that_is_not_last_leaves_the_tick_to_the_next(chain, name):
+    """What follows in the transaction could look at the seed and fail."""
+    run, ix, signers = TABLE[name](chain)
+    before = run.state
+    assert changes(chain.send([ix, after(chain)], *signers)) == 0
+    assert (run.state.phase, run.state.nonce) == (before.phase, before.nonce + 1)
+    assert changes(run.tick()) > 0
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_instruction_that_is_last_ticks_whatever_comes_before(chain, name):
+    _, ix, signers = TABLE[name](chain)
+    assert changes(chain.send([after(chain), after(chain), ix], *signers)) > 0
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_look_alike_of_the_instructions_sysvar_is_refused(chain, refused, name):
+    """An account that says "you are the last one" is not believed."""
+    _, ix, signers = TABLE[name](chain)
+    fake = Keypair().pubkey()
+    place(chain, fake, (1).to_bytes(2, "little") + bytes(40) + (0).to_bytes(2, "little"), Keypair().pubkey())
+    metas = [
+        AccountMeta(fake if meta.pubkey == INSTRUCTIONS else meta.pubkey, meta.is_signer, meta.is_writable)
+        for meta in ix.accounts
+    ]
+    with refused("WrongInstructions"):
+        chain.send([Instruction(ix.program_id, ix.data, metas), after(chain)], *signers)

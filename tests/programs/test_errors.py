@@ -20,7 +20,11 @@ TABLES = {
     "authorizer": errors_others.AUTHORIZER_TABLE,
     "treasurer": errors_others.TREASURER_TABLE,
 }
-UNREACHABLE = {"coordinator": errors_machine.UNREACHABLE, "authorizer": {}, "treasurer": {}}
+UNREACHABLE = {
+    "coordinator": errors_machine.UNREACHABLE,
+    "authorizer": {},
+    "treasurer": errors_others.TREASURER_UNREACHABLE,
+}
 MACHINE = Path(__file__).parents[2] / "programs" / "coordinator" / "src" / "machine" / "error.rs"
 
 
