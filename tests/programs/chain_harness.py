@@ -436,8 +436,8 @@ class Run:
 
     # whole stretches
 
-    def play_round(self, members: list[Member]) -> None:
-        """Everyone commits, and attests every commitment of the round before."""
+    def play_round(self, members: list[Member], seconds: int = 1) -> None:
+        """Everyone commits, and attests every commitment of the round before; with 0 seconds all within one slot."""
         state = self.state
         assert state.phase == "RoundTrain", state.phase
         before = next((r for r in state.rounds if r.number == state.open.number - 1 and r.status == 2), None)
@@ -447,14 +447,15 @@ class Run:
         for m in members:
             if m.slot in state.open.assigned:
                 self.duty("commit", m, round=state.open.number, hash=commitment(m, state.open.number))
-        self.chain.pass_time(1)
+        if seconds:
+            self.chain.pass_time(seconds)
 
-    def play_epoch(self, members: list[Member]) -> None:
+    def play_epoch(self, members: list[Member], seconds: int = 1) -> None:
         """From Warmup to Cooldown."""
         for m in members:
             self.duty("ready", m)
         while self.state.phase == "RoundTrain":
-            self.play_round(members)
+            self.play_round(members, seconds)
         assert self.state.phase == "Cooldown", self.state.phase
 
     def attest(self, members: list[Member]) -> None:

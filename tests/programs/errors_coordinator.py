@@ -181,6 +181,15 @@ def membership_of_earlier_run(chain: Chain) -> None:
     run.join(members[0])
 
 
+def closed_too_soon(chain: Chain) -> None:
+    run, members = stages.paying(chain)
+    run.play_epoch(members, seconds=0)
+    run.agree(members)
+    for m in members:
+        run.settle(m)
+    run.act("close_run")
+
+
 def tick_from_program(chain: Chain) -> None:
     run, _ = stages.warmup(chain)
     chain.pass_time(60)  # due
@@ -220,4 +229,5 @@ TABLE: dict[str, Provocation] = {
     "TickNotLast": tick_not_last,
     "WrongInstructions": wrong_instructions,
     "MembershipOfEarlierRun": membership_of_earlier_run,
+    "ClosedTooSoon": closed_too_soon,
 }

@@ -5,10 +5,14 @@ the same addresses too, and `created_slot` tells the lives apart. More of it in 
 """
 
 import pytest
+from solders.pubkey import Pubkey
+from solders.system_program import ID as SYSTEM
+from solders.system_program import CreateAccountParams, create_account
 
 from tests.programs import stages
 from tests.programs.bank import Bank
-from tests.programs.chain_harness import COORDINATOR, TREASURER, Refused, Run, bitmap, commitment, config
+from tests.programs.chain_harness import COORDINATOR, TREASURER, Refused, Run, config
+from tests.programs.run_state_view import account_size
 from tests.programs.stages import RATE
 
 
@@ -112,42 +116,23 @@ def test_pool_pays_after_its_run_is_closed(bank, issuer, ended):
     assert bank.data(run.pool) is None
 
 
-@pytest.mark.xfail(
-    reason="close_run lets a run that has earned close in the slot of its creation", strict=True
-)
-def test_two_lives_in_one_slot_are_told_apart(bank, issuer):
-    """A creator trains, closes and creates again before the slot ends: the earlier earnings must not count."""
+def test_two_lives_in_one_slot_are_told_apart(bank, issuer, refused):
+    """A creator who trains, closes and creates again before the slot ends would make the earlier earnings count."""
     run, members = stages.pool_in_warmup(bank, issuer)
-    for m in members:
-        run.duty("ready", m)
-    while run.state.phase == "RoundTrain":
-        play_round_at_once(run, members)
+    run.play_epoch(members, seconds=0)
     run.agree(members)
     for m in members:
         run.settle(m)
-    assert run.state.total_earned > 0
-    run_again = Run(bank, mint=run.mint, creator=run.creator, log=run.log)
-    try:
+    assert run.state.created_slot == bank.slot
+    with refused("ClosedTooSoon"):
         run.act("close_pool")
-        run_again.create()
-    except Refused:
-        return  # too soon
-    bank.mint_to(run.mint, issuer, run_again.vault, 10 * RATE)
+    bank.pass_time(1)
+    run.act("close_pool")
+    reborn = again(run)
+    bank.mint_to(run.mint, issuer, reborn.vault, 10 * RATE)
     for m in members:
-        with pytest.raises(Refused):
-            run_again.claim(m)
-
-
-def play_round_at_once(run: Run, members) -> None:
-    """A round within one slot."""
-    state = run.state
-    before = next((r for r in state.rounds if r.number == state.open.number - 1 and r.status == 2), None)
-    for m in members:
-        if before is not None and m.slot in before.witnesses:
-            run.duty("witness", m, round=before.number, bitmap=bitmap(before.committed))
-    for m in members:
-        if m.slot in state.open.assigned:
-            run.duty("commit", m, round=state.open.number, hash=commitment(m, state.open.number))
+        with refused("WrongMembership"):
+            reborn.claim(m)
 
 
 def test_pool_of_a_closed_run_takes_no_orders_but_a_new_authority(bank, issuer, ended):
@@ -164,4 +149,32 @@ def test_pool_of_a_closed_run_takes_no_orders_but_a_new_authority(bank, issuer, 
         run.claim(m)
     own = {"authority": heir.pubkey(), "authority_token": bank.token_account(run.mint, heir.pubkey())}
     bank.send(TREASURER.instruction("close_pool", run.accounts | own), heir)
+    assert bank.data(run.pool) is None
+
+
+def at_closed_log(bank: Bank, run: Run, size: int, owner: Pubkey) -> None:
+    """The creator, who holds the log's key, makes an account of its own liking at the address of the closed log."""
+    params = CreateAccountParams(
+        from_pubkey=bank.rich.pubkey(),
+        to_pubkey=run.log.pubkey(),
+        lamports=bank.svm.minimum_balance_for_rent_exemption(size),
+        space=size,
+        owner=owner,
+    )
+    bank.send(create_account(params), run.log)
+
+
+@pytest.mark.parametrize("size", [0, 8, account_size(1), account_size(16)])
+@pytest.mark.parametrize("owner", [SYSTEM, COORDINATOR.program, TREASURER.program])
+def test_nothing_at_the_closed_log_keeps_members_from_their_pay(bank, issuer, ended, size, owner):
+    """Whatever the creator puts there, the members are paid and the pool ends."""
+    run, members = ended
+    earned = {m.slot: run.membership_of(m)["earned"] for m in members}
+    bank.mint_to(run.mint, issuer, run.vault, sum(earned.values()))
+    run.act("close_pool")
+    at_closed_log(bank, run, size, owner)
+    for m in members:
+        run.claim(m)
+    assert {m.slot: balance(run, m) for m in members} == earned
+    run.act("close_pool")
     assert bank.data(run.pool) is None
