@@ -7,6 +7,7 @@ from solders.instruction import AccountMeta
 from solders.pubkey import Pubkey
 from solders.token import ID as TOKEN
 
+from tests.programs.adversary.call import Call
 from tests.programs.adversary.mutation import Mutation, Mutations, can_sign, replaced
 from tests.programs.adversary.scenes import Scene
 from tests.programs.adversary.world import PROGRAMS, SYSVARS, World
@@ -25,7 +26,7 @@ class AccountMutations:
 
     def __init__(self, world: World, scene: Scene, *, per_class: int) -> None:
         self.world, self.call, self.twin = world, scene.call, scene.twin
-        self.others = some_of_each_class(world, per_class)
+        self.others = [*relatives(world, scene.call), *some_of_each_class(world, per_class)]
 
     def __iter__(self) -> Mutations:
         yield from self.shortened()
@@ -40,7 +41,9 @@ class AccountMutations:
         for n, name in enumerate(names):
             yield self._mutation(name, "cut off", "and all after it", call.metas[:n])
             if n < len(names) - 1:
-                yield self._mutation(name, "left out", "the rest moves up", call.metas[:n] + call.metas[n + 1 :])
+                yield self._mutation(
+                    name, "left out", "the rest moves up", call.metas[:n] + call.metas[n + 1 :]
+                )
         stranger = AccountMeta(next(iter(self.world.signers)), False, True)
         yield self._mutation("accounts", "one more", "a writable stranger", [*call.metas, stranger])
 
@@ -102,8 +105,18 @@ class AccountMutations:
     def _mutation(self, target: str, kind: str, detail: str, metas: list[AccountMeta]) -> Mutation:
         return Mutation(self.call.scene, target, kind, detail, self.call.instruction(metas))
 
-    def _at(self, n: int, name: str, kind: str, detail: str, key: Pubkey, signer: bool | None = None) -> Mutation:
+    def _at(
+        self, n: int, name: str, kind: str, detail: str, key: Pubkey, signer: bool | None = None
+    ) -> Mutation:
         return Mutation(self.call.scene, name, kind, detail, replaced(self.call, n, key, signer=signer))
+
+
+def relatives(world: World, call: Call) -> list[Pubkey]:
+    """Everything of the same run and its members, and every wallet that is a member of anything."""
+    families = {world.names[m.pubkey].split(".")[0] for m in call.metas if m.pubkey in world.names}
+    return [
+        key for key, name in world.names.items() if name.split(".")[0] in families or name.endswith(".wallet")
+    ]
 
 
 def some_of_each_class(world: World, per_class: int) -> list[Pubkey]:
@@ -124,5 +137,3 @@ def some_of_each_class(world: World, per_class: int) -> list[Pubkey]:
 
 def account_mutations(world: World, scene: Scene, *, per_class: int) -> Mutations:
     return iter(AccountMutations(world, scene, per_class=per_class))
-
-

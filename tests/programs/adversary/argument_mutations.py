@@ -1,6 +1,6 @@
 """Arguments at and beyond their limits, by the types in the IDL; and instruction data that is none."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.programs.adversary.call import Call, Leaf
@@ -9,18 +9,25 @@ from tests.programs.adversary.mutation import Mutation, Mutations
 from tests.programs.adversary.scenes import Scene
 
 INTEGERS = {"u8": (1, False), "u16": (2, False), "u32": (4, False), "u64": (8, False), "i64": (8, True)}
+Derive = Callable[[Call], Call]
 LENGTHS = (0, 1, 2, 16, 31, 32, 33, 63, 64, 65, 127, 128, 129, 256, 279, 280, 281, 700, 5000)
 """Around every limit of a text; 5000 bytes fit only into a call by another program, which LiteSVM allows here too."""
 COUNTS = (0, 1, 2, 3, 4, 5, 16, 29, 62, 63, 64, 65, 150)
 LIES = (1, 2**16, 2**31, 2**32 - 1)
 
 
-def argument_mutations(scene: Scene) -> Mutations:
+def argument_mutations(scene: Scene, derive: Derive | None) -> Mutations:
+    """All of them; where addresses depend on arguments, with the old addresses and with those that `derive` finds."""
     call = scene.call
     for n, leaf in enumerate(call.leaves):
-        for kind, data in leaf_values(leaf):
-            if data != leaf.data:
-                yield Mutation(call.scene, leaf.path, *kind, call.with_leaf(n, data).instruction())
+        for (kind, detail), data in leaf_values(leaf):
+            if data == leaf.data:
+                continue
+            changed = call.with_leaf(n, data)
+            yield Mutation(call.scene, leaf.path, kind, detail, changed.instruction())
+            derived = derive(changed) if derive and kind == "other value" else changed
+            if derived != changed:
+                yield Mutation(call.scene, leaf.path, f"{kind}, moved", detail, derived.instruction())
     yield from no_instruction(call)
 
 
@@ -65,7 +72,12 @@ def texts(kind: str) -> Iterator[tuple[tuple[str, str], bytes]]:
     odd = {"NUL": b"a\0b", "not ASCII": "ü".encode(), "spaces": b" a b "}
     for name, body in odd.items():
         yield ("other value", name), len(body).to_bytes(4, "little") + body
-    invalid = {"a lone byte": b"\xff", "cut off": b"\xc3", "overlong": b"\xc0\x80", "a surrogate": b"\xed\xa0\x80"}
+    invalid = {
+        "a lone byte": b"\xff",
+        "cut off": b"\xc3",
+        "overlong": b"\xc0\x80",
+        "a surrogate": b"\xed\xa0\x80",
+    }
     for name, body in invalid.items():
         data = len(body).to_bytes(4, "little") + body
         yield ("invalid UTF-8" if kind == "string" else "other value", name), data
@@ -78,7 +90,10 @@ def vectors(leaf: Leaf) -> Iterator[tuple[tuple[str, str], bytes]]:
     assert leaf.kind in ({"vec": "pubkey"}, {"vec": {"array": ["u8", 32]}}), f"no values for {leaf.kind}"
     for count in COUNTS:
         head = count.to_bytes(4, "little")
-        yield ("other value", f"{count} different"), head + b"".join(i.to_bytes(32, "big") for i in range(count))
+        yield (
+            ("other value", f"{count} different"),
+            head + b"".join(i.to_bytes(32, "big") for i in range(count)),
+        )
         if count > 1:
             yield ("other value", f"{count} equal"), head + bytes(FORGED) * count
     for lie in LIES:

@@ -51,6 +51,18 @@ class Call:
             self.metas if metas is None else metas,
         )
 
+    def value(self, path: str) -> bytes:
+        """The bytes of an argument."""
+        return next(leaf.data for leaf in self.leaves if leaf.path == path)
+
+    def with_keys(self, **keys: Pubkey) -> "Call":
+        """Other accounts, with the rights of the old ones."""
+        accounts = [
+            (name, AccountMeta(keys.get(name, m.pubkey), m.is_signer, m.is_writable))
+            for name, m in self.accounts
+        ]
+        return replace(self, accounts=tuple(accounts))
+
     def with_leaf(self, index: int, data: bytes) -> "Call":
         leaves = list(self.leaves)
         leaves[index] = replace(leaves[index], data=data)
@@ -75,9 +87,7 @@ def make_call(scene: str, idl: Idl, accounts: Mapping[str, Pubkey | None], /, **
         meta = AccountMeta(idl.program if absent else key, account.get("signer", False), writable)
         named.append((account["name"], meta))
     leaves = [
-        leaf
-        for arg in described["args"]
-        for leaf in cut(idl, arg["name"], arg["type"], args[arg["name"]])
+        leaf for arg in described["args"] for leaf in cut(idl, arg["name"], arg["type"], args[arg["name"]])
     ]
     return Call(scene, idl, name, tuple(named), tuple(leaves))
 

@@ -1,7 +1,6 @@
 """Accounts that look like the right one: forged beside it, or in its place with a part changed."""
 
 import hashlib
-import struct
 from collections.abc import Iterator
 
 from solders.account import Account
@@ -25,6 +24,10 @@ OWNERS = {
     "the token-2022 program": TOKEN_2022,
     "an unknown program": Pubkey.from_bytes(hashlib.sha256(b"unknown program").digest()),
 }
+TOKEN_FIELDS = {82: {4: "authority", 50: "freeze authority"}, 165: {0: "mint", 32: "owner"}}
+"""By size of the account: mints and token accounts."""
+LOG_NAMES_RUN_AT = 24
+"""In a `RunState`, which the IDL does not describe; the other keys in it are those of its slots."""
 PLENTY = 10**9
 DISCRIMINATORS = {
     bytes(d): name for idl in (COORDINATOR, AUTHORIZER, TREASURER) for name, d in idl.accounts.items()
@@ -40,12 +43,16 @@ def lookalikes(world: World, scene: Scene) -> Mutations:
             empty = {
                 "lamports of somebody": Account(1, b"", SYSTEM, False, 0),
                 "many lamports of somebody": Account(PLENTY, b"", SYSTEM, False, 0),
-                "another program's account": Account(PLENTY, bytes(100), OWNERS["an unknown program"], False, 0),
+                "another program's account": Account(
+                    PLENTY, bytes(100), OWNERS["an unknown program"], False, 0
+                ),
                 "an empty account of the program": Account(PLENTY, b"", call.idl.program, False, 0),
                 "a zeroed account of the program": Account(PLENTY, bytes(600), call.idl.program, False, 0),
             }
             for kind, there in empty.items():
-                yield Mutation(call.scene, name, "taken before", kind, call.instruction(), [(meta.pubkey, there)])
+                yield Mutation(
+                    call.scene, name, "taken before", kind, call.instruction(), [(meta.pubkey, there)]
+                )
             continue
         if account.executable or not account.data or str(account.owner).startswith("Sysvar"):
             continue
@@ -55,11 +62,15 @@ def lookalikes(world: World, scene: Scene) -> Mutations:
         for kind, detail, forged in forgeries(account):
             if kind != "a copy":
                 instruction = call.instruction()
-                yield Mutation(call.scene, name, f"spoilt, {kind}", detail, instruction, [(meta.pubkey, forged)])
+                yield Mutation(
+                    call.scene, name, f"spoilt, {kind}", detail, instruction, [(meta.pubkey, forged)]
+                )
         twin = world.state.get(scene.twin.metas[n].pubkey)
         for field, other, changed in other_keys(world, account, twin):
             instruction = call.instruction()
-            yield Mutation(call.scene, f"{name}.{field}", "names another", other, instruction, [(meta.pubkey, changed)])
+            yield Mutation(
+                call.scene, f"{name}.{field}", "names another", other, instruction, [(meta.pubkey, changed)]
+            )
 
 
 def forgeries(account: Account) -> Iterator[tuple[str, str, Account]]:
@@ -111,12 +122,9 @@ def key_fields(world: World, account: Account) -> Iterator[tuple[int, str]]:
                         yield at, field["name"]
                     at = idl.decode(field["type"], data, at)[1]
                 return
+    names = TOKEN_FIELDS.get(len(data), {}) if account.owner == TOKEN else {LOG_NAMES_RUN_AT: "run"}
     for key in world.state:
         at = data.find(bytes(key)) if key != SYSTEM else -1
         while at >= 0:
-            yield at, f"key at {at}"
+            yield at, names.get(at, f"slot key at {at}")
             at = data.find(bytes(key), at + 32)
-
-
-def set_u64(data: bytes, at: int, value: int) -> bytes:
-    return data[:at] + struct.pack("<Q", value) + data[at + 8 :]

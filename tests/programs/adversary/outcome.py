@@ -17,7 +17,13 @@ from tests.programs.chain_harness import ASSOCIATED, AUTHORIZER, COORDINATOR, TO
 
 IDLS = {str(idl.program): idl for idl in (COORDINATOR, AUTHORIZER, TREASURER)}
 SYSTEM_ERRORS = {0: "AccountAlreadyInUse", 1: "ResultWithNegativeLamports"}
-TOKEN_ERRORS = {0: "NotRentExempt", 1: "InsufficientFunds", 2: "InvalidMint", 3: "MintMismatch", 4: "OwnerMismatch"}
+TOKEN_ERRORS = {
+    0: "NotRentExempt",
+    1: "InsufficientFunds",
+    2: "InvalidMint",
+    3: "MintMismatch",
+    4: "OwnerMismatch",
+}
 OTHER_ERRORS = {
     str(SYSTEM): SYSTEM_ERRORS,
     str(TOKEN): TOKEN_ERRORS,
@@ -41,7 +47,9 @@ RUNTIME_ERRORS = {
     "UninitializedAccount",
     "InvalidAccountOwner",
 }
-CRASH = re.compile(r"panicked|failed to complete|exceeded CUs|ccess violation|out of memory|Unsupported|BPF|SBF")
+CRASH = re.compile(
+    r"[Pp]anicked|failed to complete|exceeded CUs|ccess violation|out of memory|Unsupported sysvar"
+)
 ANCHOR = re.compile(r"Error Code: (\w+)\. Error Number: (\d+)\.")
 
 
@@ -52,9 +60,10 @@ class Outcome:
     error: str | None
     own: bool = False
     """The error is the program's own, with a message that says what to do; not Anchor's or the runtime's."""
-    began: bool = True
-    """An instruction ran; otherwise the transaction was refused as a whole, without a fee."""
     faults: list[str] = field(default_factory=list)
+    """What is wrong with the refusal itself: it has no name, or the program crashed."""
+    damage: list[str] = field(default_factory=list)
+    """What was changed by a refused transaction; money from nowhere. Nothing excuses it."""
     logs: list[str] = field(default_factory=list)
 
     @property
@@ -71,8 +80,9 @@ def judge(result: Any) -> Outcome:
         if isinstance(error, TransactionErrorInstructionError):
             outcome = _instruction_error(error.err, logs)
         else:
-            outcome = Outcome(str(error), began=False, logs=logs)
-            outcome.faults.append(f"the transaction was refused as a whole: {error}")
+            outcome = Outcome(type(error).__name__.removeprefix("TransactionError"), logs=logs)
+            if outcome.error != "InsufficientFundsForRent":
+                outcome.faults.append(f"the transaction was refused as a whole: {error}")
     outcome.faults += [f"log: {line}" for line in outcome.logs if CRASH.search(line)]
     return outcome
 

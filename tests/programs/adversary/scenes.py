@@ -28,6 +28,7 @@ from tests.programs.chain_harness import (
     Grant,
     Run,
     config,
+    seed,
 )
 from tests.programs.run_state_view import account_size
 
@@ -73,7 +74,9 @@ def build_scenes() -> tuple[World, dict[str, Scene]]:
 TEXTS = {"name": "n", "description": "d", "min_client_version": "1", "join_authority": Pubkey.default()}
 HEIR = Keypair.from_seed(hashlib.sha256(b"heir").digest()).pubkey()
 RESET = {"spec_len": 5, "spec_sha256": hashlib.sha256(b"short").digest()}
-ADMINISTRATION: dict[str, tuple[str, Callable[[Stages, int], Stage], Callable[[Stages, int], Stage], dict[str, Any]]] = {
+ADMINISTRATION: dict[
+    str, tuple[str, Callable[[Stages, int], Stage], Callable[[Stages, int], Stage], dict[str, Any]]
+] = {
     "configure": ("created", stages.created, stages.created_pool, {"config": config()}),
     "set_round_rate": ("created", stages.created, stages.created_pool, {"rate": 5}),
     "set_paused": ("paused", stages.paused, stages.paused_pool, {"paused": False}),
@@ -93,7 +96,9 @@ def administer(s: Stages, scene: str, n: int) -> Call:
     return make_call(scene, COORDINATOR, stage.run.accounts, **args)
 
 
-VARIANTS = {"".join(w.capitalize() for w in name.split("_")): name for name in ADMINISTRATION if name != "close_run"}
+VARIANTS = {
+    "".join(w.capitalize() for w in name.split("_")): name for name in ADMINISTRATION if name != "close_run"
+}
 
 
 @factory(*(f"update_pool:{variant}" for variant in VARIANTS))
@@ -141,6 +146,22 @@ def create_pool(s: Stages, scene: str, n: int) -> Call:
     return make_call(scene, TREASURER, run.accounts, args=args)
 
 
+def derive_run(call: Call) -> Call:
+    """The addresses that belong to another run id."""
+    creator = call.key("creator" if call.name == "create_run" else "authority")
+    run = seed(b"run", creator, call.value("args.run_id")[4:36], idl=COORDINATOR)
+    return call.with_keys(run=run, spec=seed(b"spec", run, idl=COORDINATOR))
+
+
+def derive_authorization(call: Call) -> Call:
+    """The address that belongs to another grantee or scope."""
+    parts = (call.key("grantor"), call.value("grantee"), call.value("scope")[4:36])
+    return call.with_keys(authorization=seed(b"authorization", *parts, idl=AUTHORIZER))
+
+
+DERIVED = {"create_run": derive_run, "create_pool": derive_run, "create": derive_authorization}
+
+
 # members
 
 
@@ -171,7 +192,9 @@ def join(s: Stages, scene: str, n: int) -> Call:
 
 @factory("update_contact")
 def update_contact(s: Stages, scene: str, n: int) -> Call:
-    return member_call(scene, COORDINATOR, s.build("waiting", stages.waiting)[n], 0, contact="/ip4/1.2.3.4/tcp/1")
+    return member_call(
+        scene, COORDINATOR, s.build("waiting", stages.waiting)[n], 0, contact="/ip4/1.2.3.4/tcp/1"
+    )
 
 
 @factory("ready", "leave")
@@ -276,4 +299,3 @@ def authorization(s: Stages, scene: str, n: int) -> Call:
         "system_program": SYSTEM,
     }
     return make_call(scene, AUTHORIZER, accounts, **args[scene])
-

@@ -12,13 +12,13 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from tests.programs.adversary.world import World
-from tests.programs.chain_harness import Grant, Member, Run, config
+from tests.programs.chain_harness import TOKEN_2022, Grant, Member, Run, config
 
 RATE = 1000
 LONG = 100_000_000
-CALM = {
-    name: LONG for name in ("warmup_time", "cooldown_time", "max_round_train_time", "round_witness_time", "epoch_time")
-}
+CALM = dict.fromkeys(
+    ("warmup_time", "cooldown_time", "max_round_train_time", "round_witness_time", "epoch_time"), LONG
+)
 
 
 @dataclass
@@ -39,6 +39,7 @@ class Stages:
         self.issuer, self.join_authority = self.chain.keypair(), self.chain.keypair()
         self.mint = self.chain.mint(self.issuer)
         self.other_mint = self.chain.mint(self.issuer)
+        self.foreign_mint = self.chain.mint(self.issuer, TOKEN_2022)
         self.stranger = self.chain.keypair()
         self.stranger_token = self.chain.token_account(self.mint, self.stranger.pubkey())
         self.keys: dict[str, Keypair] = {}
@@ -66,6 +67,7 @@ class Stages:
         for name, key in (
             ("mint", self.mint),
             ("other mint", self.other_mint),
+            ("token-2022 mint", self.foreign_mint),
             ("stranger", self.stranger.pubkey()),
             ("stranger's token account", self.stranger_token),
             ("join authority", self.join_authority.pubkey()),
@@ -91,7 +93,9 @@ class Stages:
             self.chain.token_account(self.mint, run.creator.pubkey())
         return run
 
-    def configured(self, n: int, *, paid: bool = False, join_authority: Pubkey | None = None, **changes: int) -> Run:
+    def configured(
+        self, n: int, *, paid: bool = False, join_authority: Pubkey | None = None, **changes: int
+    ) -> Run:
         run = self.run(n, paid=paid, join_authority=join_authority)
         run.write_spec()
         run.act("seal_spec")
@@ -175,7 +179,7 @@ def training(s: Stages, n: int) -> Stage:
     bits = sum(1 << s for s in before.committed).to_bytes(32, "little")
     for member in stage.members[:2]:
         run.duty("witness", member, round=before.number, bitmap=bits)
-        run.duty("commit", member, round=run.state.open.number, hash=bytes(member.hot_key.pubkey()))
+        run.duty("commit", member, round=run.state.open.number, hash=bytes([member.slot + 1] * 32))
     return stage
 
 
@@ -186,7 +190,9 @@ def cooldown(s: Stages, n: int) -> Stage:
     for member in stage.members:
         stage.run.join(member)
     stage.run.play_epoch(stage.members)
-    stage.run.duty("attest_checkpoint", stage.members[0], step=stage.run.state.step, digests=digests(stage.members[0]))
+    stage.run.duty(
+        "attest_checkpoint", stage.members[0], step=stage.run.state.step, digests=digests(stage.members[0])
+    )
     return stage
 
 

@@ -107,7 +107,7 @@ class World:
     ) -> tuple[Outcome, list[Change]]:
         """Send it in a world in which some accounts were replaced; then restore the world.
 
-        The outcome's faults say what no refusal and no success may do. Accounts that the instruction does not even
+        The outcome's damage says what no refusal and no success may do. Accounts that the instruction does not even
         name are compared every now and then, all of them: nothing would put them back.
         """
         if self.num_attempts % AUDIT_EVERY == 0:
@@ -122,21 +122,19 @@ class World:
             before[key] = self.account(key)
         funds = self.svm.get_balance(self.fee_payer.pubkey()) or 0
         result, num_signatures = self._send(instruction)
-        changes = [
-            Change(key, was, now) for key, was in before.items() if (now := self.account(key)) != was
-        ]
+        changes = [Change(key, was, now) for key, was in before.items() if (now := self.account(key)) != was]
         outcome = judge(result)
         paid = funds - (self.svm.get_balance(self.fee_payer.pubkey()) or 0)
-        # a transaction that never began costs nothing
-        fee = num_signatures * LAMPORTS_PER_SIGNATURE if outcome.began else 0
-        moved = sum((c.after.lamports if c.after else 0) - (c.before.lamports if c.before else 0) for c in changes)
+        fee = num_signatures * LAMPORTS_PER_SIGNATURE
+        moved = sum(
+            (c.after.lamports if c.after else 0) - (c.before.lamports if c.before else 0) for c in changes
+        )
         if paid != fee:
-            outcome.faults.append(f"the fee payer paid {paid} lamports, the fee is {fee}")
+            outcome.damage.append(f"the fee payer paid {paid} lamports, the fee is {fee}")
         if moved:
-            outcome.faults.append(f"{moved} lamports came from nowhere or are gone")
+            outcome.damage.append(f"{moved} lamports came from nowhere or are gone")
         if not outcome.accepted:
-            names = [self.names.get(c.key, str(c.key)) for c in changes]
-            outcome.faults += [f"refused, but {name} changed" for name in names]
+            outcome.damage += [f"refused, but {self.names.get(c.key, c.key)} changed" for c in changes]
         for change in changes:
             self.place(change.key, change.before)
         for key, account in restore.items():
@@ -144,9 +142,7 @@ class World:
         return outcome, changes
 
     def _send(self, instruction: Instruction) -> tuple[object, int]:
-        message = Message.new_with_blockhash(
-            [UNITS, instruction], self.fee_payer.pubkey(), Hash.default()
-        )
+        message = Message.new_with_blockhash([UNITS, instruction], self.fee_payer.pubkey(), Hash.default())
         num_signatures = message.header.num_required_signatures
         self.num_attempts += 1
         unique = Signature(self.num_attempts.to_bytes(64, "little"))
@@ -158,4 +154,3 @@ class World:
         """Every account of the world is as it was when the world was frozen."""
         wrong = [self.names[key] for key, account in self.state.items() if self.account(key) != account]
         assert not wrong, f"changed by a transaction that does not name it, or not restored: {wrong}"
-
