@@ -65,6 +65,25 @@ ACCEPTED = (
         (("tick", "run_state", "exchanged", "due2.run_state"),),
     ),
     Reason(
+        "Anybody may settle any member of a run.",
+        (
+            ("settle", "membership", "exchanged", "finished1.member[02].membership"),
+            ("settle:departed", "membership", "exchanged", "departed1.member0.membership"),
+        ),
+    ),
+    Reason(
+        "A member's own wallet signs what its hot key signs.",
+        (
+            ("update_contact", "signer", "exchanged, signing", "waiting1.member0.wallet"),
+            ("ready", "signer", "exchanged, signing", "waiting1.member2.wallet"),
+            ("leave", "signer", "exchanged, signing", "waiting1.member2.wallet"),
+            ("commit", "signer", "exchanged, signing", "waiting1.member2.wallet"),
+            ("witness", "signer", "exchanged, signing", "waiting1.member2.wallet"),
+            ("attest_checkpoint", "signer", "exchanged, signing", "waiting1.member1.wallet"),
+            ("record_checkpoint", "signer", "exchanged, signing", "waiting1.member0.wallet"),
+        ),
+    ),
+    Reason(
         "A run may be created with any empty log of a valid size whose key signs.",
         (
             ("create_run", "run_state", "exchanged, signing", "create_*"),
@@ -81,6 +100,7 @@ ACCEPTED = (
             ("*", "spec", "taken before", "*lamports of somebody"),
             ("*", "pool", "taken before", "*lamports of somebody"),
             ("*", "vault", "taken before", "*lamports of somebody"),
+            ("*", "wallet_token", "taken before", "*lamports of somebody"),
             ("*", "claim", "taken before", "*lamports of somebody"),
             ("*", "membership", "taken before", "*lamports of somebody"),
             ("*", "authorization", "taken before", "*lamports of somebody"),

@@ -177,8 +177,7 @@ def join(s: Stages, scene: str, n: int) -> Call:
     elif scene == "join:again":
         stage, number = s.build("departed", stages.departed)[n], 0
     else:
-        stage = s.build("closed", stages.closed)[n]
-        number = next(i for i, m in enumerate(stage.members) if m.wallet == s.wallets[2])
+        stage, number = s.build("closed", stages.closed)[n], 2
     m = stage.members[number]
     args = {
         "hot_key": m.hot_key.pubkey(),
@@ -278,13 +277,13 @@ def close_pool(s: Stages, scene: str, n: int) -> Call:
 @factory("create", "set_active", "set_limits", "set_delegates", "close")
 def authorization(s: Stages, scene: str, n: int) -> Call:
     """Two grantors, each of which authorized the same wallet within the same scope."""
-    grantor = s.named_key(f"grantor {n}")
+    grantor, grantee = s.named_key(f"grantor {n}"), s.named_key("grantee")
     scope = b"something new" if scene == "create" else JOIN_SCOPE
-    grant = Grant(s.chain, grantor, s.wallets[0], scope)
+    grant = Grant(s.chain, grantor, grantee, scope)
     if scene != "create" and s.chain.data(grant.key) is None:
         grant.create()
     args: dict[str, dict[str, Any]] = {
-        "create": {"grantee": grant.grantee.pubkey(), "scope": scope, "max_weight": 5, "min_tier": 0},
+        "create": {"grantee": grantee.pubkey(), "scope": scope, "max_weight": 5, "min_tier": 0},
         "set_active": {"active": True},
         "set_limits": {"max_weight": 3, "min_tier": 1},
         "set_delegates": {"add": [HEIR, s.stranger.pubkey()], "clear": False},
@@ -293,7 +292,7 @@ def authorization(s: Stages, scene: str, n: int) -> Call:
     accounts = {
         "payer": s.chain.rich.pubkey(),
         "grantor": grantor.pubkey(),
-        "grantee": grant.grantee.pubkey(),
+        "grantee": grantee.pubkey(),
         "recipient": grantor.pubkey(),
         "authorization": grant.key,
         "system_program": SYSTEM,

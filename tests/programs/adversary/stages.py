@@ -1,7 +1,7 @@
-"""Runs in every phase, each twice: by different creators, with the same wallets as members in another order.
+"""Runs in every phase, each twice: by different creators, with the same wallets as members.
 
 The second of a pair is what an adversary can set up without anybody's leave, and what it will try to mix with the
-first: same mint, same wallets, same phase, other slots and other hot keys.
+first: same mint, same wallets, same phase; other slots, other hot keys, higher pay.
 """
 
 import hashlib
@@ -36,6 +36,8 @@ class Stages:
     def __init__(self, world: World) -> None:
         self.world, self.chain = world, world.chain
         self.wallets = [self.chain.keypair() for _ in range(3)]
+        self.paid_wallets = [self.chain.keypair() for _ in range(3)]
+        """Of members that have a token account already."""
         self.issuer, self.join_authority = self.chain.keypair(), self.chain.keypair()
         self.mint = self.chain.mint(self.issuer)
         self.other_mint = self.chain.mint(self.issuer)
@@ -100,16 +102,22 @@ class Stages:
         run.write_spec()
         run.act("seal_spec")
         run.act("configure", config=config(**CALM | changes))
-        run.act("set_round_rate", rate=RATE)
+        run.act("set_round_rate", rate=RATE * (n + 1))
         return run
 
-    def members(self, n: int, count: int = 3) -> list[Member]:
-        """The same wallets, in the second run of a pair in another order; hot keys are the run's own."""
-        wallets = self.wallets[n:] + self.wallets[:n]
+    def members(self, wallets: list[Keypair] | None = None) -> list[Member]:
+        """Three members, the first of tier 0, with hot keys of their own."""
         return [
             Member(w, self.chain.fresh_key(), hashlib.sha256(bytes(w.pubkey())).digest(), tier=min(i, 1))
-            for i, w in enumerate(wallets[:count])
+            for i, w in enumerate(wallets or self.wallets)
         ]
+
+    def start(self, run: Run, members: list[Member], n: int) -> Stage:
+        """Resume and let them join; into the second run of a pair the other way round."""
+        run.act("set_paused", paused=False)
+        for member in members[:: -1 if n else 1]:
+            run.join(member)
+        return Stage(run, members)
 
 
 def created(s: Stages, n: int) -> Stage:
@@ -142,11 +150,9 @@ def paused_pool(s: Stages, n: int) -> Stage:
 
 def waiting(s: Stages, n: int) -> Stage:
     """Two members are there, the third is missing."""
-    stage = paused(s, n)
-    stage.run.act("set_paused", paused=False)
-    stage.members = s.members(n)
-    for member in stage.members[:2]:
-        stage.run.join(member)
+    members = s.members()
+    stage = s.start(s.configured(n), members[:2], n)
+    stage.members = members
     return stage
 
 
@@ -185,10 +191,7 @@ def training(s: Stages, n: int) -> Stage:
 
 def cooldown(s: Stages, n: int) -> Stage:
     """The epoch is over; only the first member has attested the weights."""
-    stage = Stage(s.configured(n), s.members(n))
-    stage.run.act("set_paused", paused=False)
-    for member in stage.members:
-        stage.run.join(member)
+    stage = s.start(s.configured(n), s.members(), n)
     stage.run.play_epoch(stage.members)
     stage.run.duty(
         "attest_checkpoint", stage.members[0], step=stage.run.state.step, digests=digests(stage.members[0])
@@ -207,26 +210,20 @@ def agreed(s: Stages, n: int) -> Stage:
 
 def due(s: Stages, n: int) -> Stage:
     """A warmup whose time is over, while nobody is ready."""
-    stage = Stage(s.configured(n, warmup_time=1), s.members(n))
-    stage.run.act("set_paused", paused=False)
-    for member in stage.members:
-        stage.run.join(member)
+    stage = s.start(s.configured(n, warmup_time=1), s.members(), n)
     s.chain.pass_time(2)
     return stage
 
 
-def finished(s: Stages, n: int) -> Stage:
+def finished(s: Stages, n: int, wallets: list[Keypair] | None = None) -> Stage:
     """A pool whose run is finished; funded; the first member has a claim, nobody was paid in full."""
-    stage = Stage(s.configured(n, paid=True), s.members(n))
+    stage = s.start(s.configured(n, paid=True), s.members(wallets), n)
     run = stage.run
-    run.act("set_paused", paused=False)
-    for member in stage.members:
-        run.join(member)
     run.play_epoch(stage.members)
     run.agree(stage.members)
     s.chain.mint_to(s.mint, s.issuer, run.vault, 7)
     run.claim(stage.members[0])
-    s.chain.mint_to(s.mint, s.issuer, run.vault, 10 * RATE)
+    s.chain.mint_to(s.mint, s.issuer, run.vault, 20 * RATE)
     return stage
 
 
@@ -240,27 +237,26 @@ def owing(s: Stages, n: int) -> Stage:
 
 def paid(s: Stages, n: int) -> Stage:
     """A pool whose run is finished and whose members have all they earned; more than that is in the vault."""
-    stage = finished(s, n)
+    stage = finished(s, n, s.paid_wallets)
     for member in stage.members:
         stage.run.claim(member)
     return stage
 
 
 def closed(s: Stages, n: int) -> Stage:
-    """A run by authorization: the first member is in, and what admitted it is revoked; `wallets[2]` may join."""
-    stage = Stage(s.configured(n, join_authority=s.join_authority.pubkey()), s.members(n))
-    stage.run.act("set_paused", paused=False)
-    for m in stage.members:
-        grant = Grant(s.chain, s.join_authority, m.wallet)
+    """A run by authorization: the first member is in, and what admitted it is revoked; the third may join."""
+    run = s.configured(n, join_authority=s.join_authority.pubkey())
+    stage = Stage(run, s.members())
+    for member in stage.members:
+        grant = Grant(s.chain, s.join_authority, member.wallet)
         if s.chain.data(grant.key) is None:
             grant.create()
-            grant.set_active(True)
-        m.authorization, m.weight = grant.key, 2
+        grant.set_active(True)
+        member.authorization, member.weight = grant.key, 2
         stage.grants.append(grant)
-    stage.run.join(stage.members[0])
-    if n == 1:
-        for wallet in s.wallets[:2]:
-            Grant(s.chain, s.join_authority, wallet).set_active(False)
+    run.act("set_paused", paused=False)
+    run.join(stage.members[0])
+    stage.grants[0].set_active(False)
     return stage
 
 

@@ -1,6 +1,6 @@
 """What is accepted in states that no transaction can bring about: forgeries with the right owner and discriminator.
 
-Only a program writes its accounts, only at their derived addresses (a `RunState`: where its key signed), and only whole.
+Only a program writes its accounts, only at their derived addresses (a `RunState`: where its key signed), and whole.
 Forgeries are tried all the same: each is one mistake away from being reached.
 """
 
