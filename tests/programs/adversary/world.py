@@ -71,7 +71,7 @@ class World:
         self.svm = self.chain.svm
         self.svm.with_sigverify(False)
         self.svm.with_blockhash_check(False)
-        self.fee_payer = self.chain.keypair(1_000)
+        self.fee_payer = self.chain.keypair(1_000).pubkey()
         self.names: dict[Pubkey, str] = {}
         self.signers: set[Pubkey] = set()
         self.num_attempts = 0
@@ -79,7 +79,7 @@ class World:
 
     def name(self, name: str, key: Pubkey | None) -> None:
         """Track `key`; the first name stays."""
-        if key is not None and key != self.fee_payer.pubkey():
+        if key is not None and key != self.fee_payer:
             self.names.setdefault(key, name)
 
     def freeze(self) -> None:
@@ -89,7 +89,7 @@ class World:
         for n in range(1, self.chain.num_keys + 1):
             key = Keypair.from_seed(hashlib.sha256(n.to_bytes(8, "little")).digest()).pubkey()
             self.name(f"key {n}", key)
-            if key != self.fee_payer.pubkey():
+            if key != self.fee_payer:
                 self.signers.add(key)
         self.state = {key: self.account(key) for key in self.names}
 
@@ -120,11 +120,11 @@ class World:
         for key, account in placed:
             self.place(key, account)
             before[key] = self.account(key)
-        funds = self.svm.get_balance(self.fee_payer.pubkey()) or 0
+        funds = self.svm.get_balance(self.fee_payer) or 0
         result, num_signatures = self._send(instruction)
         changes = [Change(key, was, now) for key, was in before.items() if (now := self.account(key)) != was]
         outcome = judge(result)
-        paid = funds - (self.svm.get_balance(self.fee_payer.pubkey()) or 0)
+        paid = funds - (self.svm.get_balance(self.fee_payer) or 0)
         fee = num_signatures * LAMPORTS_PER_SIGNATURE
         moved = sum(
             (c.after.lamports if c.after else 0) - (c.before.lamports if c.before else 0) for c in changes
@@ -142,7 +142,7 @@ class World:
         return outcome, changes
 
     def _send(self, instruction: Instruction) -> tuple[object, int]:
-        message = Message.new_with_blockhash([UNITS, instruction], self.fee_payer.pubkey(), Hash.default())
+        message = Message.new_with_blockhash([UNITS, instruction], self.fee_payer, Hash.default())
         num_signatures = message.header.num_required_signatures
         self.num_attempts += 1
         unique = Signature(self.num_attempts.to_bytes(64, "little"))
