@@ -11,7 +11,7 @@ from solders.token import ID as TOKEN
 
 from tests.programs.adversary.mutation import Mutation, Mutations, replaced
 from tests.programs.adversary.scenes import Scene
-from tests.programs.adversary.world import World
+from tests.programs.adversary.world import PROGRAMS, SYSVARS, World
 from tests.programs.chain_harness import AUTHORIZER, COORDINATOR, TOKEN_2022, TREASURER
 
 FORGED = Keypair.from_seed(hashlib.sha256(b"forged").digest()).pubkey()
@@ -28,6 +28,7 @@ TOKEN_FIELDS = {82: {4: "authority", 50: "freeze authority"}, 165: {0: "mint", 3
 """By size of the account: mints and token accounts."""
 LOG_NAMES_RUN_AT = 24
 """In a `RunState`, which the IDL does not describe; the other keys in it are those of its slots."""
+FIXED = {*PROGRAMS.values(), *SYSVARS.values()}
 PLENTY = 10**9
 DISCRIMINATORS = {
     bytes(d): name for idl in (COORDINATOR, AUTHORIZER, TREASURER) for name, d in idl.accounts.items()
@@ -39,6 +40,8 @@ def lookalikes(world: World, scene: Scene) -> Mutations:
     call = scene.call
     for n, (name, meta) in enumerate(call.accounts):
         account = world.state.get(meta.pubkey)
+        if meta.pubkey in FIXED:
+            continue
         if account is None:
             empty = {
                 "lamports of somebody": Account(1, b"", SYSTEM, False, 0),
@@ -54,7 +57,7 @@ def lookalikes(world: World, scene: Scene) -> Mutations:
                     call.scene, name, "taken before", kind, call.instruction(), [(meta.pubkey, there)]
                 )
             continue
-        if account.executable or not account.data or str(account.owner).startswith("Sysvar"):
+        if not account.data:
             continue
         for kind, detail, forged in forgeries(account):
             instruction = replaced(call, n, FORGED)

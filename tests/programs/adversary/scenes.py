@@ -256,19 +256,25 @@ def close_membership(s: Stages, scene: str, n: int) -> Call:
 # money
 
 
-@factory("claim", "claim:again")
+@factory("claim", "claim:again", "claim:closed")
 def claim(s: Stages, scene: str, n: int) -> Call:
-    """The first claim of a member, without a token account; another one of a member that was paid a part."""
-    stage = s.build("finished", stages.finished)[n]
+    """A member's first claim, without a token account; one of a member that was paid a part; one after the run."""
+    name, make = ("ended", stages.ended) if scene == "claim:closed" else ("finished", stages.finished)
+    stage = s.build(name, make)[n]
     return member_call(scene, TREASURER, stage, 0 if scene == "claim:again" else 1)
 
 
-@factory("close_pool", "close_pool:withdraw")
+CLOSING = {
+    "close_pool": ("paid", stages.paid),
+    "close_pool:withdraw": ("owing", stages.owing),
+    "close_pool:again": ("ended", stages.ended),
+}
+
+
+@factory(*CLOSING)
 def close_pool(s: Stages, scene: str, n: int) -> Call:
-    """Everybody was paid, and all closes; members are still owed, and only what is more comes back."""
-    if scene == "close_pool":
-        return make_call(scene, TREASURER, s.build("paid", stages.paid)[n].run.accounts)
-    return make_call(scene, TREASURER, s.build("owing", stages.owing)[n].run.accounts)
+    """Everybody was paid, and all closes; members are still owed, and the run closes; the same after the run."""
+    return make_call(scene, TREASURER, s.build(*CLOSING[scene])[n].run.accounts)
 
 
 # authorizations

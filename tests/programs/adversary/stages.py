@@ -235,6 +235,14 @@ def owing(s: Stages, n: int) -> Stage:
     return stage
 
 
+def ended(s: Stages, n: int) -> Stage:
+    """A pool that outlives its run: closed while members were owed, and funded once more since."""
+    stage = owing(s, n)
+    stage.run.act("close_pool")
+    s.chain.mint_to(s.mint, s.issuer, stage.run.vault, RATE)
+    return stage
+
+
 def paid(s: Stages, n: int) -> Stage:
     """A pool whose run is finished and whose members have all they earned; more than that is in the vault."""
     stage = finished(s, n, s.paid_wallets)
