@@ -89,7 +89,6 @@ ACCEPTED = (
             ("create_run", "run_state", "exchanged, signing", "create_*"),
             ("create_run", "run_state", "forged, a copy"),
             ("create_*", "run_state", "*, zeroed"),
-            ("create_*", "run_state", "*, truncated"),
             ("create_pool", "pool+vault+run_state", "of the twin"),
         ),
     ),
@@ -104,6 +103,15 @@ ACCEPTED = (
             ("*", "claim", "taken before", "*lamports of somebody"),
             ("*", "membership", "taken before", "*lamports of somebody"),
             ("*", "authorization", "taken before", "*lamports of somebody"),
+        ),
+    ),
+    Reason(
+        "Whatever somebody puts where a closed run was, what its members earned is paid, and nothing else.",
+        (
+            ("claim:closed", "run", "taken before"),
+            ("claim:closed", "run_state", "taken before"),
+            ("close_pool:again", "run", "taken before"),
+            ("close_pool:again", "run_state", "taken before"),
         ),
     ),
     Reason("Who signs for itself alone needs no account of any kind.", (("*", "signer", "taken before"),)),
@@ -125,15 +133,15 @@ ACCEPTED = (
         ),
     ),
     Reason(
-        "Actions that do not touch the specification do not look at it, nor does a pool that does not close.",
+        "What does not touch the specification does not look at it; a pool whose run is closed has none.",
         (
             ("update_pool:Configure", "spec*", "*"),
             ("update_pool:SetRoundRate", "spec*", "*"),
             ("update_pool:SetPaused", "spec*", "*"),
             ("update_pool:SetMetadata", "spec*", "*"),
             ("update_pool:SetAuthority", "spec*", "*"),
-            ("close_pool:withdraw", "spec*", "*"),
-            ("close_pool:withdraw", "authority+pool+run+run_state+vault*", "of the twin"),
+            ("close_pool:again", "spec*", "*"),
+            ("close_pool:again", "authority+pool+run+run_state+vault*", "of the twin"),
         ),
     ),
     Reason(

@@ -51,6 +51,10 @@ def lookalikes(world: World, scene: Scene) -> Mutations:
                 ),
                 "an empty account of the program": Account(PLENTY, b"", call.idl.program, False, 0),
                 "a zeroed account of the program": Account(PLENTY, bytes(600), call.idl.program, False, 0),
+                "an empty account of the coordinator": Account(PLENTY, b"", COORDINATOR.program, False, 0),
+                "a zeroed account of the coordinator": Account(
+                    PLENTY, bytes(600), COORDINATOR.program, False, 0
+                ),
             }
             for kind, there in empty.items():
                 yield Mutation(
