@@ -1,7 +1,7 @@
 //! The two accounts of this program, and the sums that they keep.
 
 use anchor_lang::prelude::*;
-use coordinator::with_state;
+use coordinator::{is_log, with_state};
 
 use crate::TreasurerError;
 
@@ -44,7 +44,7 @@ impl Pool {
     /// # Errors
     /// `RunStateUnreadable`.
     pub fn run_lives(&self, run_state: &AccountInfo) -> Result<bool> {
-        if *run_state.owner != coordinator::ID {
+        if !is_log(run_state)? {
             return Ok(false);
         }
         let created_slot = with_state(run_state, |s| Ok(s.header.created_slot))
