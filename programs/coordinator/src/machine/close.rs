@@ -4,7 +4,7 @@ use super::{data, join, pay, Event, MachineError, Reason, Sink};
 use crate::state::{
     bits, round_status, slot_status, Bits, Header, Round, Slot, State, MAX_WITNESSES,
 };
-use solana_sha256_hasher::hash;
+use solana_sha256_hasher::hashv;
 
 /// Bits of a vote counter: counts up to [`MAX_WITNESSES`].
 const PLANES: usize = 6;
@@ -83,8 +83,8 @@ pub(super) fn accepted(round: &Round, attestations: &[Bits; MAX_WITNESSES]) -> O
 
 /// Bytes of a record before its accepted list, with the history before it.
 const HEAD: usize = 32 + 8 + 8 + 8 + 1 + 32 + 8 + 4 + 32 + 32 + 2;
-/// Bytes of an accepted slot: number, tier, weight, commitment.
-const ENTRY: usize = 2 + 1 + 2 + 32;
+/// Bytes of an accepted slot, before its commitment: number, tier, weight.
+const MEMBER: usize = 2 + 1 + 2;
 
 fn preimage_head(header: &Header, round: &Round, count: u32) -> Result<[u8; HEAD], MachineError> {
     let count = u16::try_from(count).map_err(|_| MachineError::Overflow)?;
@@ -125,26 +125,25 @@ fn next_history(
     let count = bits::count(accepted);
     let entries = usize::try_from(count).map_err(|_| MachineError::Overflow)?;
     let head = preimage_head(header, round, count)?;
-    let mut preimage = vec![0u8; HEAD.saturating_add(ENTRY.saturating_mul(entries))];
-    let (start, list) = preimage
-        .split_first_chunk_mut()
-        .ok_or(MachineError::Overflow)?;
-    *start = head;
     let row = index.saturating_mul(slots.len());
-    let (list, _) = list.as_chunks_mut::<ENTRY>();
-    for (slot, entry) in bits::iter(accepted).zip(list) {
+    let mut members = vec![[0u8; MEMBER]; entries];
+    for (slot, member) in bits::iter(accepted).zip(&mut members) {
         let place = slots.get(slot).ok_or(MachineError::Overflow)?;
+        let number = u16::try_from(slot).map_err(|_| MachineError::Overflow)?;
+        let ([a, b], [c, d]) = (number.to_le_bytes(), place.weight.to_le_bytes());
+        *member = [a, b, place.tier, c, d];
+    }
+    // hashed where they are: copying a commitment costs more than hashing it
+    let mut parts = Vec::<&[u8]>::with_capacity(entries.saturating_mul(2).saturating_add(1));
+    parts.push(&head);
+    for (slot, member) in bits::iter(accepted).zip(&members) {
         let commitment = commitments
             .get(row.saturating_add(slot))
             .ok_or(MachineError::Overflow)?;
-        let number = u16::try_from(slot).map_err(|_| MachineError::Overflow)?;
-        let [number_low, number_high, tier, weight_low, weight_high, hash @ ..] = entry;
-        [*number_low, *number_high] = number.to_le_bytes();
-        *tier = place.tier;
-        [*weight_low, *weight_high] = place.weight.to_le_bytes();
-        *hash = *commitment;
+        parts.push(member);
+        parts.push(commitment);
     }
-    Ok(hash(&preimage).to_bytes())
+    Ok(hashv(&parts).to_bytes())
 }
 
 /// Close the round of a ring index.

@@ -143,14 +143,17 @@ fn restore(
     let mut offset = 0u64; // virtual position of the piece
     for fill in round.fills.iter().take(usize::from(round.num_fills)) {
         let end = offset.saturating_add(u64::from(fill.len));
-        overlap(
-            header,
-            returned,
-            restored,
-            (from, to),
-            (offset, end),
-            fill.first(),
-        )?;
+        if from < end && offset < to {
+            let first = fill.first();
+            overlap(
+                header,
+                returned,
+                restored,
+                (from, to),
+                (offset, end),
+                first,
+            )?;
+        }
         offset = end;
     }
     let end = u64::from(round.samples);

@@ -76,14 +76,20 @@ pub fn rank(bits: &Bits, slot: usize) -> usize {
 
 /// The slots of a set, ascending.
 pub fn iter(bits: &Bits) -> BitIter {
+    let [rest, later @ ..] = *bits;
     BitIter {
-        bits: *bits,
+        rest,
+        slot: 0,
+        later,
         word: 0,
     }
 }
 
 pub struct BitIter {
-    bits: Bits,
+    /// What is left of the current word, shifted so that `slot` is its lowest bit.
+    rest: u64,
+    slot: usize,
+    later: [u64; 3],
     word: usize,
 }
 
@@ -91,16 +97,24 @@ impl Iterator for BitIter {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
-        loop {
-            let word = self.bits.get_mut(self.word)?;
-            if *word == 0 {
-                self.word = self.word.wrapping_add(1);
-                continue;
-            }
-            let bit = word.trailing_zeros();
-            *word &= word.wrapping_sub(1);
-            return Some((self.word << 6) | (bit as usize));
+        while self.rest == 0 {
+            self.rest = *self.later.get(self.word)?;
+            self.word = self.word.wrapping_add(1);
+            self.slot = self.word << 6;
         }
+        // step by step: the chain has no instruction that counts zeros
+        while self.rest & 0xff == 0 {
+            self.rest >>= 8;
+            self.slot = self.slot.wrapping_add(8);
+        }
+        while self.rest & 1 == 0 {
+            self.rest >>= 1;
+            self.slot = self.slot.wrapping_add(1);
+        }
+        let slot = self.slot;
+        self.rest >>= 1;
+        self.slot = slot.wrapping_add(1);
+        Some(slot)
     }
 }
 
