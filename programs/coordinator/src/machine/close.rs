@@ -4,6 +4,7 @@ use super::{data, join, pay, Event, MachineError, Reason, Sink};
 use crate::state::{
     bits, round_status, slot_status, Bits, Header, Round, Slot, State, MAX_WITNESSES,
 };
+use core::convert::Infallible;
 use solana_sha256_hasher::hashv;
 
 /// Bits of a vote counter: counts up to [`MAX_WITNESSES`].
@@ -18,6 +19,9 @@ impl Tally {
         for (planes, word) in self.0.iter_mut().zip(vote) {
             let mut carry = *word;
             for plane in planes {
+                if carry == 0 {
+                    break;
+                }
                 let sum = *plane ^ carry;
                 carry &= *plane;
                 *plane = sum;
@@ -125,24 +129,22 @@ fn next_history(
     let count = bits::count(accepted);
     let entries = usize::try_from(count).map_err(|_| MachineError::Overflow)?;
     let head = preimage_head(header, round, count)?;
-    let row = index.saturating_mul(slots.len());
+    let from = index.saturating_mul(slots.len());
+    let row = commitments.get(from..).ok_or(MachineError::Overflow)?;
     let mut members = vec![[0u8; MEMBER]; entries];
-    for (slot, member) in bits::iter(accepted).zip(&mut members) {
-        let place = slots.get(slot).ok_or(MachineError::Overflow)?;
+    // hashed where they are: copying a commitment costs more than hashing it
+    let mut parts: Vec<&[u8]> = vec![&head; entries.saturating_mul(2).saturating_add(1)];
+    let (_, pairs) = parts.split_first_mut().ok_or(MachineError::Overflow)?;
+    let (pairs, _) = pairs.as_chunks_mut::<2>();
+    let mut places = pairs.iter_mut().zip(&mut members);
+    bits::each(accepted, slots.iter().zip(row), |slot, (place, commitment)| {
         let number = u16::try_from(slot).map_err(|_| MachineError::Overflow)?;
         let ([a, b], [c, d]) = (number.to_le_bytes(), place.weight.to_le_bytes());
+        let (pair, member) = places.next().ok_or(MachineError::Overflow)?;
         *member = [a, b, place.tier, c, d];
-    }
-    // hashed where they are: copying a commitment costs more than hashing it
-    let mut parts = Vec::<&[u8]>::with_capacity(entries.saturating_mul(2).saturating_add(1));
-    parts.push(&head);
-    for (slot, member) in bits::iter(accepted).zip(&members) {
-        let commitment = commitments
-            .get(row.saturating_add(slot))
-            .ok_or(MachineError::Overflow)?;
-        parts.push(member);
-        parts.push(commitment);
-    }
+        *pair = [member, commitment];
+        Ok(())
+    })?;
     Ok(hashv(&parts).to_bytes())
 }
 
@@ -193,19 +195,17 @@ pub(super) fn close(s: &mut State, index: usize, sink: &mut dyn Sink) -> Result<
 /// whose presence this ends.
 fn count_misses(max_missed: u16, slots: &mut [Slot], assigned: &Bits, accepted: &Bits) -> Bits {
     let mut dropped = bits::EMPTY;
-    for slot in bits::iter(assigned) {
-        let Some(place) = slots.get_mut(slot) else {
-            continue;
-        };
+    let Ok(()) = bits::each(assigned, slots, |slot, place| {
         if bits::contains(accepted, slot) {
             place.missed = 0;
-            continue;
+            return Ok::<(), Infallible>(());
         }
         place.missed = place.missed.saturating_add(1);
         if place.missed >= max_missed && place.status == slot_status::ACTIVE {
             join::depart(place);
             bits::insert(&mut dropped, slot);
         }
-    }
+        Ok(())
+    });
     dropped
 }
