@@ -30,7 +30,9 @@ pub(super) fn begin(s: &mut State) {
         uri: [0; MAX_URI],
     };
     header.set(run_flag::URI_MISSING, false);
-    let full = open::select(s.slots.iter(), |slot| slot.is_assignable() && slot.tier == 0);
+    let full = open::select(s.slots.iter(), |slot| {
+        slot.is_assignable() && slot.tier == 0
+    });
     header.uploader = election::draw_one(&full, &header.seed, b"uploader")
         .and_then(|slot| u16::try_from(slot).ok())
         .unwrap_or(NO_UPLOADER);

@@ -137,14 +137,18 @@ fn next_history(
     let (_, pairs) = parts.split_first_mut().ok_or(MachineError::Overflow)?;
     let (pairs, _) = pairs.as_chunks_mut::<2>();
     let mut places = pairs.iter_mut().zip(&mut members);
-    bits::each(accepted, slots.iter().zip(row), |slot, (place, commitment)| {
-        let number = u16::try_from(slot).map_err(|_| MachineError::Overflow)?;
-        let ([a, b], [c, d]) = (number.to_le_bytes(), place.weight.to_le_bytes());
-        let (pair, member) = places.next().ok_or(MachineError::Overflow)?;
-        *member = [a, b, place.tier, c, d];
-        *pair = [member, commitment];
-        Ok(())
-    })?;
+    bits::each(
+        accepted,
+        slots.iter().zip(row),
+        |slot, (place, commitment)| {
+            let number = u16::try_from(slot).map_err(|_| MachineError::Overflow)?;
+            let ([a, b], [c, d]) = (number.to_le_bytes(), place.weight.to_le_bytes());
+            let (pair, member) = places.next().ok_or(MachineError::Overflow)?;
+            *member = [a, b, place.tier, c, d];
+            *pair = [member, commitment];
+            Ok(())
+        },
+    )?;
     Ok(hashv(&parts).to_bytes())
 }
 

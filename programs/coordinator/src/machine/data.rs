@@ -155,14 +155,7 @@ fn restore(
         let end = offset.saturating_add(u64::from(fill.len));
         if from < end && offset < to {
             let first = fill.first();
-            overlap(
-                header,
-                returned,
-                restored,
-                (from, to),
-                (offset, end),
-                first,
-            )?;
+            overlap(header, returned, restored, (from, to), (offset, end), first)?;
         }
         offset = end;
     }
