@@ -187,11 +187,10 @@ fn round_train(s: &mut State, env: &Env, sink: &mut dyn Sink) -> Result<bool, Ma
         .get_mut(index)
         .ok_or(MachineError::Overflow)?;
     round.status = round_status::COMMITTED;
-    for slot in bits::iter(&late) {
-        if let Some(slot) = s.slots.get_mut(slot) {
-            slot.flags &= !slot_flag::READY;
-        }
-    }
+    bits::each(&late, s.slots.iter_mut(), |_, slot| {
+        slot.flags &= !slot_flag::READY;
+        Ok::<(), MachineError>(())
+    })?;
     enter(s, env, phase::ROUND_WITNESS, sink);
     Ok(true)
 }

@@ -160,3 +160,48 @@ pub fn to_bytes(bits: &Bits) -> [u8; 32] {
 pub fn from_le_bytes(bytes: &[u8; 32]) -> Bits {
     bytemuck::pod_read_unaligned::<Bits>(bytes).map(u64::from_le)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn iter_and_each_visit_the_slots_of_a_set_in_order(
+            words in prop::array::uniform4(prop_oneof![
+                Just(0u64),
+                Just(u64::MAX),
+                any::<u64>(),
+                (0u32..64).prop_map(|bit| 1 << bit),
+            ]),
+            len in 0usize..=256,
+        ) {
+            let wanted: Vec<usize> = (0..256).filter(|slot| contains(&words, *slot)).collect();
+            prop_assert_eq!(iter(&words).collect::<Vec<_>>(), &wanted[..]);
+            let table: Vec<usize> = (0..len).collect();
+            let mut seen = Vec::new();
+            let all = each(&words, &table, |slot, item| {
+                seen.push(slot);
+                if slot == *item { Ok(()) } else { Err(slot) }
+            });
+            prop_assert_eq!(all, Ok(()));
+            let within: Vec<usize> = wanted.iter().copied().filter(|slot| *slot < len).collect();
+            prop_assert_eq!(seen, within);
+        }
+    }
+
+    #[test]
+    fn each_ends_at_the_first_error() {
+        let mut calls = 0;
+        let all = each(&[0b1110, 0, 0, 1], 0..256, |slot, _| {
+            calls += 1;
+            if slot < 2 {
+                Ok(())
+            } else {
+                Err(slot)
+            }
+        });
+        assert_eq!((all, calls), (Err(2), 2));
+    }
+}
