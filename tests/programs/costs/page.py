@@ -17,19 +17,23 @@ TRY_UNITS = 1_500
 
 INTRODUCTION = f"""# What the chain costs
 
-Written by `python -m tests.programs.costs --write` from `tests/programs/costs.json`, which it measures with the committed
-programs; a test compares both with the programs, and fails where compute units differ by more than 3 % or a size at all.
+Written by `python -m tests.programs.costs --write` from `tests/programs/costs.json`, which it measures with the
+committed programs. A test measures them again and fails where compute units differ by more than 3 % or a size at
+all; another compares this page with the table.
 
-Every figure is the largest that was seen in three played runs (`tests/programs/costs/`): a usual one, one that is as
-dear as the rules allow (half of the work refused, every pay different, a last round that nobody does, 64 delegates), and
-one in which every phase ends by its time. Runs have room for {CAPACITIES[0]} or {CAPACITIES[1]} members, and as many members.
-A transaction is measured as the client sends it: who signs pays, and it begins with a compute-unit limit and a
-price (150 units each, counted).
+Every figure is the largest that was seen in three played runs (`tests/programs/costs/`): a usual one, one as dear as
+we could make it (half of the work refused, every pay different, a last round that nobody does, members that are the
+last of 64 delegates), and one in which every phase ends by its time. Runs have room for {CAPACITIES[0]} members or for
+{CAPACITIES[1]}, and are full. A transaction is measured as the client sends it: who signs pays, and it begins with a
+compute-unit limit and a price (150 units each, counted).
+"""
+BUMPS = """## Unlucky addresses
 
-**Unlucky addresses.** The figures hold for addresses that the program finds at the first try (bump 255), as half of all
-are. Each further try costs {TRY_UNITS:,} units: one more on average, ten or more once in 1,024. That concerns
-instructions that create an account (`create_run`, the first `join`, `create`, `create_pool`, the first `claim`); a wallet cannot
-choose it, a run's creator could.
+The figures hold for addresses that are found at the first try (bump 255), as half of all are. Each further try costs
+{units:,} units: one more on average, ten or more for one address in 1,024. It concerns what may create an
+account: `join` looks for one address each time, `claim` for two, `create_run` for two, `create_pool` for four, the
+authorizer's `create` for one. The dearest `join` above stays within its limit with {tries} further tries: all but one
+wallet in {wallets}. The client asks for {asked:,} units anyway.
 """
 
 
@@ -38,6 +42,7 @@ def page(table: Table) -> str:
     parts = [
         INTRODUCTION,
         _limits(table),
+        _bumps(table),
         _accounts(table),
         _creator(table),
         _member(table),
@@ -59,6 +64,12 @@ def _limits(table: Table) -> str:
     return "## Limits\n\n" + _rows("| limit | at most | reached | share | by |", rows)
 
 
+def _bumps(table: Table) -> str:
+    (join,) = [reach for reach in reaches(table) if "join" in reach.what]
+    tries = (join.bound - join.most) // TRY_UNITS
+    return BUMPS.format(units=TRY_UNITS, tries=tries, wallets=2 ** (tries + 1), asked=TICKING_UNITS)
+
+
 def _lamports(table: Table, account: str, case: str = "", capacity: int = CAPACITIES[0]) -> int:
     return table.accounts[account][case]["lamports"][CAPACITIES.index(capacity)] or 0
 
@@ -77,7 +88,8 @@ def _accounts(table: Table) -> str:
                 names = ", ".join(filter(None, [case, "" if alike else f"{capacity} members"]))
                 rows.append(f"| {account} | {names} | {size:,} | {lamports:,} | {_sol(lamports or 0)} |")
     return (
-        "## Accounts\n\nRent is a deposit: closing an account returns all of it. Only claims stay for good: they say what was paid.\n\n"
+        "## Accounts\n\nRent is a deposit: closing an account returns all of it.\n"
+        "Only claims stay for good: they say what was paid.\n\n"
         + _rows("| account | of | bytes | lamports | SOL |", rows)
     )
 
@@ -96,11 +108,13 @@ def _creator(table: Table) -> str:
             ) * SIGNATURE_LAMPORTS  # create: two signatures; seal, configure, rate, resume
             rows.append(f"| {capacity} | {spec} | {_sol(rent)} | {_sol(rent + pool)} | {_sol(fees)} |")
     head = "| members | specification | rent | rent with a pool | fees |"
-    return (
-        "## What a run costs its creator\n\nIn SOL. The rent comes back with `close_run` or `close_pool`; the fees, at "
-        f"{SIGNATURE_LAMPORTS:,} lamports a signature, pay for creating the run, writing the specification in pieces of "
-        f"{PIECE_BYTES} bytes, sealing it, setting rules and rate, and resuming.\n\n" + _rows(head, rows)
-    )
+    return f"""## What a run costs its creator
+
+In SOL. The rent comes back with `close_run` or `close_pool`. The fees, {SIGNATURE_LAMPORTS:,} lamports a
+signature, pay for creating the run, writing the specification in pieces of {PIECE_BYTES} bytes, sealing it, setting
+rules and rate, and resuming.
+
+{_rows(head, rows)}"""
 
 
 def _member(table: Table) -> str:
@@ -112,19 +126,19 @@ def _member(table: Table) -> str:
         plain, hurried = (a_day * fee for fee in (SIGNATURE_LAMPORTS, SIGNATURE_LAMPORTS + priority))
         rows.append(f"| {capacity} | {duties:g} | {a_day:g} | {_sol(plain)} | {_sol(hurried)} |")
     head = "| members | transactions a round | a day | SOL a day | with a priority fee |"
-    cap = SendPolicy().max_fee_micro_lamports
     rent = {name: _sol(_lamports(table, name)) for name in ("Membership", "Claim", "Vault (token account)")}
-    return (
-        "## What a member pays\n\n"
-        f"Rent: {rent['Membership']} SOL for the membership, and in a run that pays {rent['Claim']} for the claim and "
-        f"{rent['Vault (token account)']} for a token account, where it has none yet. The membership's comes back with "
-        "`close_membership`.\n\n"
-        f"Fees: one signature ({SIGNATURE_LAMPORTS:,} lamports) for each commit, and for each attestation of a round that "
-        f"the member was drawn for ({WITNESSES} witnesses a round at most); a round of {ROUND_S // 60} minutes. Besides, once "
-        "an epoch, `ready` and `attest_checkpoint`. A priority fee is paid for the units that a transaction asks for, "
-        f"{TICKING_UNITS:,} with every duty: {PRIORITY_MICRO_LAMPORTS:,} micro-lamports a unit are taken as usual here; the "
-        f"client offers what others recently paid, at most {cap:,}.\n\n" + _rows(head, rows)
-    )
+    return f"""## What a member pays
+
+Rent: {rent["Membership"]} SOL for the membership, which comes back with `close_membership`; in a run that pays,
+{rent["Claim"]} SOL for the claim and {rent["Vault (token account)"]} SOL for a token account where there is none yet.
+
+Fees: one signature ({SIGNATURE_LAMPORTS:,} lamports) for each commit, and for each attestation of a round that the
+member was drawn for, at most {WITNESSES} witnesses a round. A round takes {ROUND_S // 60} minutes here. Once an epoch
+there are `ready` and `attest_checkpoint`, too. A priority fee is paid for the units that a transaction asks for, {TICKING_UNITS:,} with every
+duty; {PRIORITY_MICRO_LAMPORTS:,} micro-lamports a unit are assumed below. The client offers what others
+recently paid, at most {SendPolicy().max_fee_micro_lamports:,}.
+
+{_rows(head, rows)}"""
 
 
 def _instructions(table: Table) -> str:
