@@ -28,10 +28,9 @@ from tests.programs.chain_harness import (
 Args = dict[str, Any]
 Send = Callable[[Args], object]
 LENGTHS = (0, 1, 33, 65, 129, 700)
-CLAIMED = (1000, 2**31, 2**32 - 1)
-"""Lengths of strings and lists that do not come. Borsh takes memory for up to a MiB before it looks, and a program has
-32 KiB: for the large ones it ends there, by the runtime's word instead of the program's."""
-MEMORY = 32 * 1024
+CLAIMED = (1000, 2**15, 2**20, 2**31, 2**32 - 1)
+"""Lengths of strings and lists that do not come. Borsh would take memory for up to a MiB before it looks, and a program
+has 32 KiB."""
 CREATE: Args = {
     "run_id": "a",
     "name": "n",
@@ -254,10 +253,8 @@ def test_numbers_out_of_range(chain, idl, name, make, base):
     for args in args_of(idl, name, base):
         before = chain.data(run.log.pubkey())
         error = attempt(send, args)
-        claim = claim_in(args)
-        if claim:
-            ended = claim > MEMORY and "ProgramFailedToComplete" in str(error)
-            assert ended or error == "InstructionDidNotDeserialize", args
+        if claim_in(args):
+            assert error == "InstructionDidNotDeserialize", args
         elif error is not None:
             assert error in NAMED, args
         if error is None:
@@ -302,3 +299,30 @@ def test_run_with_the_largest_rules_trains_and_pays(chain):
     assert (state.step, state.data_index) == (3, 3 * 2**24)
     assert state.total_earned + state.pay_carry == 3 * 2**62
     assert sum(run.settle(m).event("Settled")["earned"] for m in members) == state.total_earned
+
+
+@pytest.mark.parametrize("size", [1232, 1233, 2400, 3400, 4096, 4097, 10_000])
+def test_arguments_that_only_another_program_can_send(chain, size):
+    """A call carries up to 10 KiB, a transaction 1,232 bytes: what a program's memory does not bear is refused."""
+    texts = dict.fromkeys(("name", "description", "min_client_version"), "x" * size)
+    piece = {"offset": 0, "bytes": b"x" * size}
+    keys = [Pubkey.new_unique() for _ in range(size // 32)]
+    pool, run = stages.pooled(chain, chain.keypair()), stages.created(chain)
+    grant = Grant(chain, chain.keypair(), chain.keypair())
+    grant.create()
+    other, members = stages.cooldown(chain)
+    digests = {"slot": 0, "step": 4, "digests": [bytes(32)] * (size // 32)}
+    calls: list[Send] = [
+        lambda _: run.act("set_metadata", **METADATA | texts),
+        lambda _: pool.act("set_metadata", **METADATA | texts),
+        lambda _: Run(chain).create(**texts),
+        lambda _: Run(chain, mint=pool.mint).create(**texts),
+        lambda _: run.act("write_spec", **piece),
+        lambda _: pool.act("write_spec", **piece),
+        lambda _: grant.act("set_delegates", grant.grantee, add=keys, clear=True),
+        lambda _: other.duty("attest_checkpoint", members[0], **digests),
+    ]
+    refusals = [attempt(send, {}) for send in calls]
+    assert set(refusals) <= NAMED | {"InstructionDidNotDeserialize", None}
+    assert refusals[0] == ("NameTooLong" if size <= 1232 else "InstructionDidNotDeserialize")
+    assert (refusals[6] == "InstructionDidNotDeserialize") == (len(keys) > 128)

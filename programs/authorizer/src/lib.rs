@@ -14,11 +14,13 @@
 
 use anchor_lang::prelude::*;
 
+pub mod bounded;
 pub mod error;
 pub mod events;
 pub mod instructions;
 pub mod state;
 
+use bounded::{Bytes, Keys};
 pub use error::AuthorizerError;
 pub use instructions::*;
 pub use state::*;
@@ -36,7 +38,7 @@ pub mod authorizer {
     pub fn create(
         ctx: Context<Create>,
         grantee: Pubkey,
-        scope: Vec<u8>,
+        scope: Bytes,
         max_weight: u16,
         min_tier: u8,
     ) -> Result<()> {
@@ -54,7 +56,7 @@ pub mod authorizer {
     }
 
     /// Clears the delegates if asked to, then adds some. At most 64 in all.
-    pub fn set_delegates(ctx: Context<SetDelegates>, add: Vec<Pubkey>, clear: bool) -> Result<()> {
+    pub fn set_delegates(ctx: Context<SetDelegates>, add: Keys, clear: bool) -> Result<()> {
         instructions::set_delegates::handler(ctx, add, clear)
     }
 

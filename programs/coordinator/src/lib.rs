@@ -13,6 +13,7 @@ use anchor_lang::prelude::*;
 
 pub mod account;
 pub mod admission;
+pub mod bounded;
 pub mod clock;
 pub mod error;
 pub mod events;
@@ -21,6 +22,7 @@ pub mod machine;
 pub mod state;
 
 pub use account::*;
+use bounded::{Bytes, Digests, Text};
 pub use error::CoordinatorError;
 pub use instructions::*;
 
@@ -44,7 +46,7 @@ pub mod coordinator {
     }
 
     /// Writes one piece of the specification.
-    pub fn write_spec(ctx: Context<WriteSpec>, offset: u32, bytes: Vec<u8>) -> Result<()> {
+    pub fn write_spec(ctx: Context<WriteSpec>, offset: u32, bytes: Bytes) -> Result<()> {
         instructions::write_spec::handler(ctx, offset, bytes)
     }
 
@@ -76,9 +78,9 @@ pub mod coordinator {
     /// Describes the run anew and names the key whose authorizations admit members (the zero key: open).
     pub fn set_metadata(
         ctx: Context<SetMetadata>,
-        name: String,
-        description: String,
-        min_client_version: String,
+        name: Text,
+        description: Text,
+        min_client_version: Text,
         join_authority: Pubkey,
     ) -> Result<()> {
         instructions::set_metadata::handler(
@@ -101,7 +103,7 @@ pub mod coordinator {
     }
 
     /// Says where the member can be reached now.
-    pub fn update_contact(ctx: Context<UpdateContact>, contact: String) -> Result<()> {
+    pub fn update_contact(ctx: Context<UpdateContact>, contact: Text) -> Result<()> {
         instructions::update_contact::handler(ctx, contact)
     }
 
@@ -125,13 +127,13 @@ pub mod coordinator {
         ctx: Context<Duty>,
         slot: u16,
         step: u64,
-        digests: Vec<[u8; 32]>,
+        digests: Digests,
     ) -> Result<()> {
         instructions::attest_checkpoint::handler(ctx, slot, step, digests)
     }
 
     /// The uploader says where the agreed weights can be fetched.
-    pub fn record_checkpoint(ctx: Context<Duty>, slot: u16, uri: String) -> Result<()> {
+    pub fn record_checkpoint(ctx: Context<Duty>, slot: u16, uri: Text) -> Result<()> {
         instructions::record_checkpoint::handler(ctx, slot, uri)
     }
 

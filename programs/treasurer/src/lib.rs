@@ -15,6 +15,7 @@
 use anchor_lang::prelude::*;
 use coordinator::CreateRunArgs;
 
+pub mod bounded;
 pub mod error;
 pub mod events;
 pub mod instructions;

@@ -2,10 +2,11 @@
 
 use anchor_lang::prelude::*;
 
+use crate::bounded::Bytes;
 use crate::{events, scope_seed, Authorization, AuthorizerError, MAX_SCOPE, SEED_AUTHORIZATION};
 
 #[derive(Accounts)]
-#[instruction(grantee: Pubkey, scope: Vec<u8>)]
+#[instruction(grantee: Pubkey, scope: Bytes)]
 pub struct Create<'info> {
     #[account(mut)]
     pub payer: Signer<'info>,
@@ -25,7 +26,7 @@ pub struct Create<'info> {
 pub(crate) fn handler(
     ctx: Context<Create>,
     grantee: Pubkey,
-    scope: Vec<u8>,
+    scope: Bytes,
     max_weight: u16,
     min_tier: u8,
 ) -> Result<()> {
@@ -39,7 +40,7 @@ pub(crate) fn handler(
         authorization: ctx.accounts.authorization.key(),
         grantor,
         grantee,
-        scope: scope.clone()
+        scope: scope.to_vec()
     });
     ctx.accounts.authorization.set_inner(Authorization {
         grantor,
@@ -49,7 +50,7 @@ pub(crate) fn handler(
         min_tier,
         bump: ctx.bumps.authorization,
         created_at: Clock::get()?.unix_timestamp,
-        scope,
+        scope: scope.into(),
         delegates: Vec::new(),
     });
     Ok(())

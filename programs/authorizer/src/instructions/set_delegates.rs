@@ -2,10 +2,11 @@
 
 use anchor_lang::prelude::*;
 
+use crate::bounded::Keys;
 use crate::{events, Authorization, AuthorizerError, MAX_DELEGATES};
 
 #[derive(Accounts)]
-#[instruction(add: Vec<Pubkey>, clear: bool)]
+#[instruction(add: Keys, clear: bool)]
 pub struct SetDelegates<'info> {
     /// Pays for growth and gets back what shrinking frees.
     #[account(mut)]
@@ -33,7 +34,7 @@ fn kept(authorization: &Authorization, clear: bool) -> usize {
     }
 }
 
-pub(crate) fn handler(ctx: Context<SetDelegates>, add: Vec<Pubkey>, clear: bool) -> Result<()> {
+pub(crate) fn handler(ctx: Context<SetDelegates>, add: Keys, clear: bool) -> Result<()> {
     let authorization = &mut ctx.accounts.authorization;
     let total = kept(authorization, clear).saturating_add(add.len());
     require!(
@@ -43,7 +44,7 @@ pub(crate) fn handler(ctx: Context<SetDelegates>, add: Vec<Pubkey>, clear: bool)
     if clear {
         authorization.delegates.clear();
     }
-    for key in add {
+    for key in add.into_inner() {
         require!(
             !authorization.covers(&key),
             AuthorizerError::DuplicateDelegate

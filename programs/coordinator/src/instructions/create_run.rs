@@ -7,6 +7,7 @@ use anchor_lang::prelude::*;
 
 use crate::account::{check_run_id, check_texts, run_id_seed, RUN_STATE_DISCRIMINATOR};
 use crate::account::{Run, Spec, MAX_SPEC, RUN_VERSION, SEED_RUN, SEED_SPEC};
+use crate::bounded::Text;
 use crate::events::RunCreated;
 use crate::state::State;
 use crate::CoordinatorError;
@@ -15,13 +16,13 @@ use crate::CoordinatorError;
 #[derive(AnchorSerialize, AnchorDeserialize, Clone, Debug)]
 pub struct CreateRunArgs {
     /// 1 to 32 bytes of `[a-z0-9-]`, unique among the creator's runs.
-    pub run_id: String,
-    pub name: String,
-    pub description: String,
+    pub run_id: Text,
+    pub name: Text,
+    pub description: Text,
     pub authority: Pubkey,
     /// The zero key lets anybody join.
     pub join_authority: Pubkey,
-    pub min_client_version: String,
+    pub min_client_version: Text,
     pub spec_len: u32,
     pub spec_sha256: [u8; 32],
 }
@@ -66,7 +67,7 @@ pub(crate) fn handler(ctx: Context<CreateRun>, args: CreateRunArgs) -> Result<()
         run_state,
         creator,
         authority: args.authority,
-        run_id: args.run_id.clone()
+        run_id: args.run_id.to_string()
     });
     ctx.accounts.spec.set_inner(Spec {
         run: run_key,
@@ -84,10 +85,10 @@ pub(crate) fn handler(ctx: Context<CreateRun>, args: CreateRunArgs) -> Result<()
         run_state,
         spec_len: args.spec_len,
         spec_sha256: args.spec_sha256,
-        run_id: args.run_id,
-        name: args.name,
-        description: args.description,
-        min_client_version: args.min_client_version,
+        run_id: args.run_id.into(),
+        name: args.name.into(),
+        description: args.description.into(),
+        min_client_version: args.min_client_version.into(),
     });
     Ok(())
 }

@@ -7,6 +7,7 @@ use crate::account::{
     SLOT_HASHES_ID,
 };
 use crate::admission::check_admission;
+use crate::bounded::Text;
 use crate::clock::{env, tick_if_last};
 use crate::events::Emitter;
 use crate::machine::{self, JoinRequest};
@@ -21,7 +22,7 @@ pub struct JoinArgs {
     pub tier: u8,
     pub weight: u16,
     /// Comma-separated multiaddrs, at most 128 bytes.
-    pub contact: String,
+    pub contact: Text,
 }
 
 #[derive(Accounts)]
@@ -99,7 +100,7 @@ pub(crate) fn handler(ctx: Context<Join>, args: JoinArgs) -> Result<()> {
     membership.bump = ctx.bumps.membership;
     membership.last_epoch = epoch;
     membership.created_slot = created_slot;
-    membership.contact = args.contact;
+    membership.contact = args.contact.into();
     membership.authorization = authorization.unwrap_or_default();
     Ok(()) // `earned` stays: zero in a new account, and in one of an earlier run
 }

@@ -3,6 +3,7 @@
 use anchor_lang::prelude::*;
 
 use crate::account::{check_texts, Run};
+use crate::bounded::Text;
 use crate::events::MetadataSet;
 use crate::CoordinatorError;
 
@@ -15,21 +16,21 @@ pub struct SetMetadata<'info> {
 
 pub(crate) fn handler(
     ctx: Context<SetMetadata>,
-    name: String,
-    description: String,
-    min_client_version: String,
+    name: Text,
+    description: Text,
+    min_client_version: Text,
     join_authority: Pubkey,
 ) -> Result<()> {
     check_texts(&name, &description, &min_client_version)?;
     let run = &mut ctx.accounts.run;
     emit!(MetadataSet {
         run: run.key(),
-        name: name.clone(),
+        name: name.to_string(),
         join_authority
     });
-    run.name = name;
-    run.description = description;
-    run.min_client_version = min_client_version;
+    run.name = name.into();
+    run.description = description.into();
+    run.min_client_version = min_client_version.into();
     run.join_authority = join_authority;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use anchor_lang::prelude::*;
 
 use crate::account::{check_contact, Membership};
+use crate::bounded::Text;
 use crate::events::ContactUpdated;
 use crate::CoordinatorError;
 
@@ -16,10 +17,10 @@ pub struct UpdateContact<'info> {
     pub membership: Box<Account<'info, Membership>>,
 }
 
-pub(crate) fn handler(ctx: Context<UpdateContact>, contact: String) -> Result<()> {
+pub(crate) fn handler(ctx: Context<UpdateContact>, contact: Text) -> Result<()> {
     check_contact(&contact)?;
     let membership = &mut ctx.accounts.membership;
-    membership.contact = contact;
+    membership.contact = contact.into();
     emit!(ContactUpdated {
         run_state: membership.run_state,
         wallet: membership.wallet

@@ -4,6 +4,7 @@ use anchor_lang::prelude::*;
 use anchor_lang::system_program::{transfer, Transfer};
 
 use crate::account::{Run, Spec};
+use crate::bounded::Bytes;
 use crate::CoordinatorError;
 
 #[derive(Accounts)]
@@ -28,7 +29,7 @@ pub struct WriteSpec<'info> {
     pub system_program: Program<'info, System>,
 }
 
-pub(crate) fn handler(ctx: Context<WriteSpec>, offset: u32, bytes: Vec<u8>) -> Result<()> {
+pub(crate) fn handler(ctx: Context<WriteSpec>, offset: u32, bytes: Bytes) -> Result<()> {
     let written = ctx.accounts.spec.len;
     let end = u32::try_from(bytes.len())
         .ok()

@@ -5,6 +5,7 @@ use coordinator::cpi::{self, accounts as on};
 use coordinator::program::Coordinator;
 use coordinator::ConfigArgs;
 
+use crate::bounded::{Bytes, Text};
 use crate::events::PoolAuthoritySet;
 use crate::{Pool, TreasurerError, SEED_POOL};
 
@@ -26,13 +27,13 @@ pub enum PoolAction {
     },
     WriteSpec {
         offset: u32,
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     SealSpec,
     SetMetadata {
-        name: String,
-        description: String,
-        min_client_version: String,
+        name: Text,
+        description: Text,
+        min_client_version: Text,
         join_authority: Pubkey,
     },
     /// Hands the pool over; the run stays the pool's.
