@@ -226,7 +226,7 @@ def test_update_pool_reaches_its_own_run_only(chain, pool, refused):
     with refused("WrongRun"):
         wrong = pool.accounts | {"run": other.key}
         chain.send(TREASURER.instruction("update_pool", wrong, action=action), pool.creator)
-    with refused("ConstraintSeeds"):
+    with refused("WrongRunState"):
         wrong = pool.accounts | {"run_state": other.log.pubkey()}
         chain.send(TREASURER.instruction("update_pool", wrong, action=action), pool.creator)
 

@@ -11,7 +11,10 @@ use crate::CoordinatorError;
 pub struct CloseRun<'info> {
     pub authority: Signer<'info>,
     /// CHECK: receives the lamports; any account but those that close.
-    #[account(mut, constraint = recipient.key() != run_state.key() @ CoordinatorError::RecipientCloses)]
+    #[account(
+        mut,
+        constraint = ![run.key(), run_state.key(), spec.key()].contains(recipient.key) @ CoordinatorError::RecipientCloses
+    )]
     pub recipient: UncheckedAccount<'info>,
     #[account(
         mut,

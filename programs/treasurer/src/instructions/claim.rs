@@ -24,8 +24,9 @@ pub struct ClaimPay<'info> {
     pub wallet: UncheckedAccount<'info>,
     #[account(
         mut,
-        seeds = [SEED_POOL, run_state.key().as_ref()],
+        seeds = [SEED_POOL, pool.run_state.as_ref()],
         bump = pool.bump,
+        has_one = run_state @ TreasurerError::WrongRunState,
         has_one = run @ TreasurerError::WrongRun,
         has_one = mint @ TreasurerError::WrongMint,
         has_one = vault @ TreasurerError::WrongVault
@@ -33,7 +34,7 @@ pub struct ClaimPay<'info> {
     pub pool: Box<Account<'info, Pool>>,
     /// CHECK: named by the pool; may be closed.
     pub run: UncheckedAccount<'info>,
-    /// CHECK: in the pool's seeds; may be closed, else the coordinator checks the rest.
+    /// CHECK: named by the pool; may be closed, else the coordinator checks the rest.
     #[account(mut)]
     pub run_state: UncheckedAccount<'info>,
     #[account(

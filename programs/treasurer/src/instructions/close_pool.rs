@@ -25,8 +25,9 @@ pub struct ClosePool<'info> {
     pub authority: Signer<'info>,
     #[account(
         mut,
-        seeds = [SEED_POOL, run_state.key().as_ref()],
+        seeds = [SEED_POOL, pool.run_state.as_ref()],
         bump = pool.bump,
+        has_one = run_state @ TreasurerError::WrongRunState,
         has_one = authority @ TreasurerError::WrongAuthority,
         has_one = run @ TreasurerError::WrongRun,
         has_one = mint @ TreasurerError::WrongMint,
@@ -36,7 +37,7 @@ pub struct ClosePool<'info> {
     /// CHECK: named by the pool; the coordinator checks the rest, unless it is closed.
     #[account(mut)]
     pub run: UncheckedAccount<'info>,
-    /// CHECK: in the pool's seeds; `with_state` and the coordinator check the rest, unless it is closed.
+    /// CHECK: named by the pool; `with_state` and the coordinator check the rest, unless it is closed.
     #[account(mut)]
     pub run_state: UncheckedAccount<'info>,
     /// CHECK: the coordinator checks that it is the run's.

@@ -50,8 +50,9 @@ pub struct UpdatePool<'info> {
     pub authority: Signer<'info>,
     #[account(
         mut,
-        seeds = [SEED_POOL, run_state.key().as_ref()],
+        seeds = [SEED_POOL, pool.run_state.as_ref()],
         bump = pool.bump,
+        has_one = run_state @ TreasurerError::WrongRunState,
         has_one = authority @ TreasurerError::WrongAuthority,
         has_one = run @ TreasurerError::WrongRun
     )]
@@ -59,7 +60,7 @@ pub struct UpdatePool<'info> {
     /// CHECK: named by the pool; the coordinator checks the rest.
     #[account(mut)]
     pub run: UncheckedAccount<'info>,
-    /// CHECK: in the pool's seeds; the coordinator checks the rest.
+    /// CHECK: named by the pool; the coordinator checks the rest.
     #[account(mut)]
     pub run_state: UncheckedAccount<'info>,
     /// CHECK: the coordinator checks that it is the run's.
