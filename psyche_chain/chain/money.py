@@ -177,6 +177,13 @@ def claim(
     return program("treasurer").instruction("claim", {}, accounts)
 
 
+def close_claim(*, wallet: Pubkey, run_state: Pubkey) -> Instruction:
+    """Returns the claim's rent to the wallet; refused while the pool that it was paid by lives."""
+    pool = ids.pool_address(run_state)
+    accounts = {"wallet": wallet, "pool": pool, "claim": ids.claim_address(pool, wallet)}
+    return program("treasurer").instruction("close_claim", {}, accounts)
+
+
 def close_pool(
     *, authority: Pubkey, run: Pubkey, run_state: Pubkey, mint: Pubkey, vault: Pubkey, token_program: Pubkey
 ) -> Instruction:

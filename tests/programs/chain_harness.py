@@ -417,6 +417,11 @@ class Run:
     def claim(self, member: Member) -> Receipt:
         return self.chain.send(TREASURER.instruction("claim", self.member_accounts(member)))
 
+    def close_claim(self, member: Member) -> Receipt:
+        return self.chain.send(
+            TREASURER.instruction("close_claim", self.member_accounts(member)), member.wallet
+        )
+
     # what anybody sees
 
     @property

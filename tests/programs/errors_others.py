@@ -99,6 +99,12 @@ def wrong_run(chain: Chain) -> None:
     update_with(run, run=other.key)
 
 
+def wrong_run_state(chain: Chain) -> None:
+    issuer = chain.keypair()
+    run, other = stages.pooled(chain, issuer), stages.pooled(chain, issuer)
+    update_with(run, run_state=other.log.pubkey())
+
+
 def wrong_mint(chain: Chain) -> None:
     run, members = finished(chain)
     mint, wallet = chain.mint(chain.keypair()), members[0].wallet.pubkey()
@@ -114,6 +120,19 @@ def wrong_vault(chain: Chain) -> None:
 def wrong_membership(chain: Chain) -> None:
     run, (first, second, _) = finished(chain)
     claim_with(run, first, membership=run.membership(second.wallet.pubkey()))
+
+
+def pool_lives(chain: Chain) -> None:
+    run, (first, *_) = finished(chain)
+    run.claim(first)
+    run.close_claim(first)
+
+
+def wrong_claim(chain: Chain) -> None:
+    run, (first, second, _) = finished(chain)
+    run.claim(first)
+    accounts = run.member_accounts(first) | {"wallet": second.wallet.pubkey()}
+    chain.send(TREASURER.instruction("close_claim", accounts), second.wallet)
 
 
 def authority_missing(chain: Chain) -> None:
@@ -150,12 +169,10 @@ def mint_with(make: Callable[..., Run], extension: Any) -> Provocation:
     return provoke
 
 
-TREASURER_UNREACHABLE = {
-    "WrongRunState": "no instruction gives it any more, since a pool's address names its run state; its number stays",
-}
 TREASURER_TABLE: dict[str, Provocation] = {
     "WrongAuthority": wrong_authority,
     "WrongRun": wrong_run,
+    "WrongRunState": wrong_run_state,
     "WrongMint": wrong_mint,
     "WrongVault": wrong_vault,
     "WrongMembership": wrong_membership,
@@ -172,4 +189,6 @@ TREASURER_TABLE: dict[str, Provocation] = {
     "RunNotHalted": run_not_halted,
     "RunNotSettled": run_not_settled,
     "RunStateUnreadable": run_state_unreadable,
+    "PoolLives": pool_lives,
+    "WrongClaim": wrong_claim,
 }

@@ -121,6 +121,20 @@ def withdrawn(chain: Chain) -> tuple[Fields, Fields]:
     return receipt.event("Withdrawn"), {"pool": run.pool, "amount": taken, "still_owed": held}
 
 
+def claim_closed(chain: Chain) -> tuple[Fields, Fields]:
+    issuer = chain.keypair()
+    run, members = stages.pool_finished(chain, issuer)
+    for m in members:
+        run.claim(m)
+    run.act("close_pool")
+    claim = run.member_accounts(members[1])["claim"]
+    assert claim is not None
+    stored = run.account("Claim", claim, TREASURER)
+    event = run.close_claim(members[1]).event("ClaimClosed")
+    assert chain.data(claim) is None
+    return event, {name: stored[name] for name in ("pool", "wallet")}
+
+
 def pool_closed(chain: Chain) -> tuple[Fields, Fields]:
     issuer = chain.keypair()
     run, members = stages.pool_finished(chain, issuer)
@@ -137,6 +151,7 @@ TREASURER_TABLE: dict[str, Scenario] = {
     "PoolCreated": pool_created,
     "PoolAuthoritySet": pool_authority_set,
     "Claimed": claimed,
+    "ClaimClosed": claim_closed,
     "Withdrawn": withdrawn,
     "PoolClosed": pool_closed,
 }

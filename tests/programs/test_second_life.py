@@ -3,6 +3,7 @@
 import pytest
 from solders.account import Account
 
+from psyche_chain.chain import money
 from tests.programs.chain_harness import COORDINATOR, Run, config
 
 RATE = 1000
@@ -159,3 +160,47 @@ def test_nobody_blocks_pay_with_an_account_at_a_closed_runs_address(chain, issue
         close_membership(run, m)
     run.act("close_pool")
     assert chain.data(run.pool) is None
+
+
+def test_claims_rent_comes_back_once_its_pool_is_closed(chain, issuer, refused):
+    run = Run(chain, mint=chain.mint(issuer))
+    run.create()
+    chain.token_account(run.mint, run.creator.pubkey())
+    first, second, third = members = [run.member(tier) for tier in (0, 1, 1)]
+    play(run, members)
+    run.claim(first)  # nothing to pay with
+    with refused("PoolLives"):
+        run.close_claim(first)
+    chain.mint_to(run.mint, issuer, run.vault, 10 * RATE)
+    run.act("close_pool")  # the run goes, the pool stays for the members
+    for m in members:
+        run.claim(m)
+        with refused("PoolLives"):
+            run.close_claim(m)
+    run.act("close_pool")
+    assert chain.data(run.pool) is None
+    returned = close_own_claim(run, first)
+    with refused("AccountNotInitialized"):
+        run.close_claim(first)
+    again(run)  # another pool at the same address
+    assert chain.data(run.pool) is not None
+    assert close_own_claim(run, second) == returned
+    for m in members:
+        close_membership(run, m)
+    play(run, members)
+    chain.mint_to(run.mint, issuer, run.vault, 10 * RATE)
+    for m in members:
+        assert run.claim(m).event("Claimed")["amount"] == run.membership_of(m)["earned"] > 0
+    with refused("PoolLives"):  # it came from the first life, and is of the second one now
+        run.close_claim(third)
+
+
+def close_own_claim(run: Run, member) -> int:
+    """By the client's own instruction; somebody else pays the fee. Returns the lamports that the wallet got."""
+    chain, wallet = run.chain, member.wallet.pubkey()
+    claim = run.member_accounts(member)["claim"]
+    rent, before = chain.lamports(claim), chain.lamports(wallet)
+    chain.send(money.close_claim(wallet=wallet, run_state=run.log.pubkey()), member.wallet)
+    assert chain.data(claim) is None
+    assert chain.lamports(wallet) - before == rent > 0
+    return rent

@@ -277,6 +277,13 @@ def close_pool(s: Stages, scene: str, n: int) -> Call:
     return make_call(scene, TREASURER, s.build(*CLOSING[scene])[n].run.accounts)
 
 
+@factory("close_claim", "close_claim:earlier")
+def close_claim(s: Stages, scene: str, n: int) -> Call:
+    """A claim on a pool that is closed; one on an earlier pool of a log that has another pool now."""
+    name, make = ("gone", stages.gone) if scene == "close_claim" else ("reborn", stages.reborn)
+    return member_call(scene, TREASURER, s.build(name, make)[n], 1)
+
+
 # authorizations
 
 

@@ -251,6 +251,21 @@ def paid(s: Stages, n: int) -> Stage:
     return stage
 
 
+def gone(s: Stages, n: int) -> Stage:
+    """A pool that is closed after it paid everybody; the claims on it are still there."""
+    stage = paid(s, n)
+    stage.run.act("close_pool")
+    return stage
+
+
+def reborn(s: Stages, n: int) -> Stage:
+    """The same, and another pool was created at the same address since."""
+    stage = gone(s, n)
+    s.chain.pass_time(1)
+    stage.run.create()
+    return stage
+
+
 def closed(s: Stages, n: int) -> Stage:
     """A run by authorization: the first member is in, and what admitted it is revoked; the third may join."""
     run = s.configured(n, join_authority=s.join_authority.pubkey())

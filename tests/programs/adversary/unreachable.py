@@ -15,6 +15,7 @@ UNREACHABLE = (
             ("*", "membership", "forged, a copy"),
             ("*", "authorization", "forged, a copy"),
             ("*", "run_state", "forged, a copy"),
+            ("close_claim*", "claim", "forged, a copy"),
         ),
     ),
     Reason(
@@ -28,6 +29,7 @@ UNREACHABLE = (
             ("*", "membership", "*, truncated"),
             ("*", "authorization", "*, grown"),
             ("*", "pool", "spoilt, grown"),
+            ("close_claim*", "claim", "*, grown"),
         ),
     ),
     Reason(
@@ -46,9 +48,27 @@ UNREACHABLE = (
         "A log whose run is closed, and an authorization that is.",
         (
             ("close_membership", "run_state", "spoilt, owner"),
-            ("claim*", "run_state", "spoilt, owner"),
-            ("close_pool*", "run_state", "spoilt, owner"),
             ("evict", "authorization", "spoilt, *"),
+        ),
+    ),
+    Reason(
+        "Where nothing of the treasurer lies, the pool is closed. Of one that lies there only the age is read; no "
+        "program changes that.",
+        (
+            ("close_claim", "pool", "taken before", "*another program's account"),
+            ("close_claim", "pool", "taken before", "*of the coordinator"),
+            ("close_claim:earlier", "pool", "spoilt, owner"),
+            ("close_claim:earlier", "pool", "spoilt, zeroed", "behind the discriminator"),
+            ("close_claim:earlier", "pool", "spoilt, ones"),
+            ("close_claim:earlier", "pool.*", "names another"),
+        ),
+    ),
+    Reason(
+        "Where no log begins, the run is closed: a log loses its discriminator only when its account is given away.",
+        (
+            ("close_membership", "run_state", "spoilt, discriminator"),
+            ("close_membership", "run_state", "spoilt, zeroed", "all of it"),
+            ("close_membership", "run_state", "spoilt, truncated", "[07] of *"),
         ),
     ),
     Reason(

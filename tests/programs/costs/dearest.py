@@ -145,6 +145,7 @@ def pay_out(scene: Scene, grants: list[Grant]) -> None:
     for member in others:
         run.claim(member)
     scene.act("close_pool", "everything closes")
+    scene.send("treasurer.close_claim", "", accounts, first.wallet)
     revoke(scene, grants[0])
 
 

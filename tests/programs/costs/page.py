@@ -87,10 +87,8 @@ def _accounts(table: Table) -> str:
             for size, lamports, capacity in by_size[:1] if alike else by_size:
                 names = ", ".join(filter(None, [case, "" if alike else f"{capacity} members"]))
                 rows.append(f"| {account} | {names} | {size:,} | {lamports:,} | {_sol(lamports or 0)} |")
-    return (
-        "## Accounts\n\nRent is a deposit: closing an account returns all of it.\n"
-        "Only claims stay for good: they say what was paid.\n\n"
-        + _rows("| account | of | bytes | lamports | SOL |", rows)
+    return "## Accounts\n\nRent is a deposit: closing an account returns all of it.\n\n" + _rows(
+        "| account | of | bytes | lamports | SOL |", rows
     )
 
 
@@ -130,13 +128,14 @@ def _member(table: Table) -> str:
     return f"""## What a member pays
 
 Rent: {rent["Membership"]} SOL for the membership, which comes back with `close_membership`; in a run that pays,
-{rent["Claim"]} SOL for the claim and {rent["Vault (token account)"]} SOL for a token account where there is none yet.
+{rent["Claim"]} SOL for the claim, which comes back with `close_claim` once the pool is closed, and
+{rent["Vault (token account)"]} SOL for a token account where there is none yet.
 
 Fees: one signature ({SIGNATURE_LAMPORTS:,} lamports) for each commit, and for each attestation of a round that the
 member was drawn for, at most {WITNESSES} witnesses a round. A round takes {ROUND_S // 60} minutes here. Once an epoch
 there are `ready` and `attest_checkpoint`, too. A priority fee is paid for the units that a transaction asks for,
-{TICKING_UNITS:,} with every duty; {PRIORITY_MICRO_LAMPORTS:,} micro-lamports a unit are assumed below. The client offers what others
-recently paid, at most {SendPolicy().max_fee_micro_lamports:,}.
+{TICKING_UNITS:,} with every duty; {PRIORITY_MICRO_LAMPORTS:,} micro-lamports a unit are assumed below.
+The client offers what others recently paid, at most {SendPolicy().max_fee_micro_lamports:,}.
 
 {_rows(head, rows)}"""
 
