@@ -70,6 +70,8 @@ class Membership:
     """Settled pay, in points; what the slot still holds comes on top."""
     last_epoch: int
     contact: str
+    authorization: Pubkey
+    """The one that admitted the member; the zero key if the run was open then."""
 
 
 @dataclass(frozen=True, slots=True)

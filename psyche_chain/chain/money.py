@@ -145,6 +145,10 @@ class PoolActions:
             join_authority=join_authority,
         )
 
+    def set_authority(self, new: Pubkey) -> Instruction:
+        """Hands the pool over; the run stays the pool's."""
+        return self._action("SetAuthority", authority=new)
+
 
 def claim(
     *,

@@ -12,8 +12,6 @@ import typer
 from psyche_chain.cli import exit_codes, output
 from psyche_chain.errors import PsycheError
 
-INTERRUPTED = 130
-
 KnownErrors = Mapping[type[Exception], int]
 """Errors of other packages whose text is a sentence for the user, with their exit status."""
 
@@ -43,13 +41,15 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, known: KnownErr
             exc.code if isinstance(exc.code, int) else exit_codes.OK if exc.code is None else exit_codes.ERROR
         )
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return exit_codes.INTERRUPTED
     except BrokenPipeError:
         return exit_codes.OK
     except BaseExceptionGroup as group:
         found = first_error(group)
         return (
-            INTERRUPTED if isinstance(found, KeyboardInterrupt) else _fail(found, group, debug, known or {})
+            exit_codes.INTERRUPTED
+            if isinstance(found, KeyboardInterrupt)
+            else _fail(found, group, debug, known or {})
         )
     except Exception as exc:  # the last line of defence: a bug is told in a sentence, too
         return _fail(exc, exc, debug, known or {})

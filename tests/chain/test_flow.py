@@ -9,6 +9,7 @@ import trio
 from solders.keypair import Keypair
 
 from psyche_chain.admin import access, manage, rewards
+from psyche_chain.admin.closing import close_run
 from psyche_chain.admin.create import create_run
 from psyche_chain.admin.session import Session, open_session
 from psyche_chain.chain import accounts, ids, instructions, queries
@@ -135,7 +136,7 @@ async def flow(url: str, config: RunConfig) -> dict[str, Any]:
         found["after"] = await rewards.fetch_pay(boss.rpc, run)
         assert await manage.leave(one, run) == 0
         await manage.leave(two, run)
-        await manage.close_run(boss, run, boss.wallet)
+        await close_run(boss, str(run.key), recipient=None, pay_claims=True, report=lambda line: None)
         found["accounts"] = await queries.get_accounts(
             boss.rpc, [run.key, run.run_state, ids.spec_address(run.key), ids.pool_address(run.run_state)]
         )
