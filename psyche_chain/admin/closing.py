@@ -69,7 +69,7 @@ async def close_run(
         raise RefusedError("the rent of a run that pays goes to its authority", "leave --recipient away")
     settled = await settle(session, run)
     if settled.wallets or settled.freed:
-        report(f"settled {len(settled.wallets)} members, freed {len(settled.freed)} slots")
+        report(f"settled members: {len(settled.wallets)}, freed slots: {len(settled.freed)}")
     if authority.pool is not None:
         return await _close_pool(session, run, pay_claims, report)
     step = instructions.close_run(

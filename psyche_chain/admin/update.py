@@ -56,6 +56,18 @@ class Plan:
         """All of them, in the order in which they are sent."""
         return (*self.metadata, *self.spec, *self.config, *self.rate, *self.fund_change)
 
+    @property
+    def needs_halt(self) -> str:
+        """Why the plan cannot be carried out now; empty where it can."""
+        if self.state.phase.halted or not (self.spec or self.config):
+            return ""
+        what = "specification" if self.spec else "configuration"
+        keys = ", ".join(c.key for c in (*self.spec, *self.config)[:3])
+        return (
+            f"run {self.run.run_id} is live ({self.state.phase.label}) with another {what} "
+            f"than the file's ({keys})"
+        )
+
 
 def spec_bytes(config: RunConfig) -> bytes:
     """The specification as it goes on chain, hashes filled in. Reads data and weights.
@@ -110,7 +122,7 @@ async def make_plan(
     """Compare chain and file; nothing is sent.
 
     Raises:
-        RefusedError: what differs cannot change, or not while the run is live.
+        RefusedError: what differs can never change.
     """
     run = authority.run
     state = await accounts.fetch_state(session.rpc, run)
@@ -125,7 +137,7 @@ async def make_plan(
         rate = _rate_change(config.rewards, state, mint)
         if config.rewards.fund is not None:
             fund, fund_change = await _missing_fund(session, config.rewards, authority, mint)
-    plan = Plan(
+    return Plan(
         run,
         state,
         metadata=_metadata_changes(config, run),
@@ -135,14 +147,6 @@ async def make_plan(
         fund=fund,
         fund_change=fund_change,
     )
-    if not state.phase.halted and (plan.spec or plan.config):
-        what = "specification" if plan.spec else "configuration"
-        keys = ", ".join(c.key for c in (*plan.spec, *plan.config)[:3])
-        raise RefusedError(
-            f"run {run.run_id} is live ({state.phase.label}) with another {what} than the file's ({keys})",
-            f"pause it first: psyche-chain pause {run.key}",
-        )
-    return plan
 
 
 async def carry_out(
@@ -154,7 +158,13 @@ async def carry_out(
     mint: Mint | None,
     report: Report,
 ) -> None:
-    """Send what a plan says."""
+    """Send what a plan says.
+
+    Raises:
+        RefusedError: the run is live, and what differs may change only while it is halted; nothing was sent.
+    """
+    if plan.needs_halt:
+        raise RefusedError(plan.needs_halt, f"pause it first: psyche-chain pause {plan.run.key}")
     sender = session.sender
     if plan.config:  # a refusal is told before the specification is touched
         await sender.simulate([authority.configure(config.chain_config())], label="configure run")
@@ -319,4 +329,4 @@ async def _write_spec(
         piece = spec[at : at + PIECE_BYTES]
         await sender.send([authority.write_spec(at, piece)], label="write specification")
     await sender.send([authority.seal_spec()], label="seal specification")
-    report(f"wrote and sealed the specification: {len(spec)} bytes, sha256 {digest.hex()}")
+    report(f"wrote and sealed the specification: {len(spec)} bytes")

@@ -83,8 +83,9 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     wallet = facts["wallet"]
     has = "" if wallet["lamports"] is None else f", {sol(wallet['lamports'])}"
     lines = {"cluster": facts["cluster"], "genesis": facts["genesis_hash"]}
-    for row in facts["endpoints"]:
-        lines[f"endpoint {row['endpoint']}"] = row["error"] or f"version {row['version']}"
+    for number, row in enumerate(facts["endpoints"], 1):
+        label = "endpoint" if number == 1 else f"endpoint {number}"
+        lines[label] = f"{row['endpoint']}, {row['error'] or 'version ' + row['version']}"
     lines |= {f"program {p['name']}": p["state"] for p in facts["programs"]}
     lines["wallet"] = wallet.get("error") or f"{wallet['address']}{has}"
     return output.pairs(lines)

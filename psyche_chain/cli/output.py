@@ -79,10 +79,7 @@ def table(
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     texts = [[_cell(v) for v in row] for row in rows]
     widths = [max(len(c), *(len(t[i]) for t in texts)) if texts else len(c) for i, c in enumerate(columns)]
-    right = [
-        bool(rows) and all(isinstance(r[i], int | float) or r[i] is None for r in rows)
-        for i in range(len(columns))
-    ]
+    right = [bool(rows) and all(_is_number(t[i]) for t in texts) for i in range(len(columns))]
 
     def line(cells: Sequence[str]) -> str:
         padded = (
@@ -94,8 +91,17 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     return [line(columns), *(line(t) for t in texts)]
 
 
+def _is_number(cell: str) -> bool:
+    return cell == "-" or cell.replace(".", "", 1).isdecimal()
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 member`, `2 members`."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 def _cell(value: Any) -> str:
-    if value is None:
+    if value is None or value == "":
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -90,8 +90,8 @@ def settle(
         decimals = (await money.fetch_pay(session.rpc, found)).decimals
         done = await settling.settle(session, found, wallet)
         text = (
-            f"settled {len(done.wallets)} members: {format_amount(done.moved, decimals)} moved, "
-            f"{len(done.freed)} slots freed"
+            f"settled {output.plural(len(done.wallets), 'member')}: "
+            f"{format_amount(done.moved, decimals)} moved, {output.plural(len(done.freed), 'slot')} freed"
         )
         values = {
             "run": str(found.key),

@@ -106,7 +106,10 @@ def update_run(
         if not rows:
             text = [f"run {found.run_id} is what {config} says"]
         values = {"run": str(found.key), "changes": rows, "sent": bool(rows) and not dry_run}
-        return Result("\n".join(text), values)
+        note = ""
+        if dry_run and rows:
+            note = "dry run: nothing was sent" + (f"; {plan.needs_halt}" if plan.needs_halt else "")
+        return Result("\n".join(text), values, note)
 
     Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
 

@@ -24,6 +24,8 @@ class Result:
     """For people; goes to stdout."""
     values: dict[str, Any] = field(default_factory=dict)
     """For `--json`; `cost` is added."""
+    if_nothing: str = ""
+    """What to tell where nothing was sent, instead of "nothing to do"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Sending:
         if cost.signatures:
             _tell(cost)
         else:
-            output.note("nothing to do: no transaction was sent")
+            output.note(result.if_nothing or "nothing to do: no transaction was sent")
 
 
 def _tell(cost: Cost) -> None:

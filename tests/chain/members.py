@@ -103,8 +103,13 @@ async def drive(members: list[Member], *, until: Phase) -> RunState:
                 await manage.tick(members[0].session, run)
 
 
-async def _take_part(
-    url: str, run_key: str, wallets: Sequence[Path], tiers: Sequence[int], until: Phase
+async def _act(
+    url: str,
+    run_key: str,
+    wallets: Sequence[Path],
+    tiers: Sequence[int],
+    join: bool,
+    until: Phase | None,
 ) -> None:
     async with AsyncExitStack() as stack:
         members = []
@@ -112,12 +117,25 @@ async def _take_part(
             session = await stack.enter_async_context(open_session([url], load_wallet(path)[0]))
             run = await accounts.fetch_run(session.rpc, Pubkey.from_string(run_key))
             members.append(Member(session, run, tier))
-            await members[-1].join()
-        await drive(members, until=until)
+            if join:
+                await members[-1].join()
+        if until is not None:
+            await drive(members, until=until)
+
+
+def join_all(url: str, run_key: str, wallets: Sequence[Path], tiers: Sequence[int]) -> None:
+    """Let wallets join a run."""
+    trio.run(_act, url, run_key, wallets, tiers, True, None)
 
 
 def take_part(
-    url: str, run_key: str, wallets: Sequence[Path], tiers: Sequence[int], *, until: Phase = Phase.FINISHED
+    url: str,
+    run_key: str,
+    wallets: Sequence[Path],
+    tiers: Sequence[int],
+    *,
+    until: Phase = Phase.FINISHED,
+    joined: bool = False,
 ) -> None:
-    """Let wallets join a run and do their duties until it is in a phase."""
-    trio.run(_take_part, url, run_key, wallets, tiers, until)
+    """Let wallets join a run (unless they have) and do their duties until it is in a phase."""
+    trio.run(_act, url, run_key, wallets, tiers, not joined, until)

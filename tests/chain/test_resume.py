@@ -81,7 +81,12 @@ def labels_of(cli: Cli, monkeypatch: pytest.MonkeyPatch, *line: object, keypair:
 @both_cuts
 @pytest.mark.parametrize("text", [SMOKE, PLAIN], ids=["rewards", "plain"])
 def test_create_run_completes_and_orphans_no_rent(
-    cli: Cli, make_wallet: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, run_file: Any, text: str, cut: Cut
+    cli: Cli,
+    make_wallet: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    run_file: Any,
+    text: str,
+    cut: Cut,
 ) -> None:
     path = run_file(text=text)
     smooth, rough = make_wallet("smooth"), make_wallet("rough")
