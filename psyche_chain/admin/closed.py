@@ -32,7 +32,8 @@ async def resolve_any(rpc: RpcPool, name: str, wallet: Pubkey | None = None) -> 
 
     Args:
         rpc: the cluster.
-        name: key, or id; the id of a closed run is known to its creator and its members only.
+        name: key, or id; the id of a closed run is known to its creator and its members only. A pool whose
+            run was closed is also named by its own key.
         wallet: of the user.
 
     Raises:
@@ -44,6 +45,9 @@ async def resolve_any(rpc: RpcPool, name: str, wallet: Pubkey | None = None) -> 
         pool = await _find_pool(rpc, name, wallet)
         if pool is None:
             raise
+        account = await queries.get_account(rpc, pool.run)
+        if account is not None and (run := accounts.decode_run(account)).run_state == pool.run_state:
+            return run  # the pool of a run that lives was named
         return ClosedRun(pool.run, name, pool.run_state, pool)
 
 
@@ -78,6 +82,11 @@ async def _find_pool(rpc: RpcPool, name: str, wallet: Pubkey | None) -> Pool | N
     matches = [(0, program("treasurer").discriminators["Pool"]), (POOL_RUN_OFFSET, bytes(key))]
     for account in await queries.get_program_accounts(rpc, ids.TREASURER_ID, matches):
         return accounts.decode_pool(account)
+    if str(key) == name:  # its own key, or that of its RunState: both outlast a new run of the same id
+        own, by_state = await queries.get_accounts(rpc, [key, ids.pool_address(key)])
+        for account_or_none in (by_state, own):
+            if account_or_none is not None and account_or_none.owner == ids.TREASURER_ID:
+                return accounts.decode_pool(account_or_none)
     if wallet is None or str(key) == name:
         return None
     for member in await memberships_of(rpc, wallet):

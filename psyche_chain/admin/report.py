@@ -125,6 +125,7 @@ class MembershipPart(Part):
     last_epoch: int = Field(description="the last one it took part in")
     contact: str = Field(description="addresses, separated by commas")
     authorization: str = _key("what admitted it; 111...1 if the run was open then")
+    created_slot: int = Field(description="slot of the creation of the run that was joined")
 
 
 class PoolPart(Part):
@@ -136,6 +137,8 @@ class PoolPart(Part):
     vault: str = _key("holds the tokens")
     paid: int = Field(description="base units, to members")
     withdrawn: int = Field(description="base units, to the authority")
+    created_slot: int = Field(description="slot of the run's creation")
+    total_earned: int = Field(description="base units, kept when the run is closed; 0 before")
 
 
 class ShowReport(Part):

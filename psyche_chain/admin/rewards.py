@@ -131,6 +131,9 @@ async def fetch_pay(rpc: RpcPool, run: Run | ClosedRun) -> RunPay:
     mint = None if pool is None else await accounts.fetch_mint(rpc, pool.mint)
     vault = 0 if pool is None else accounts.token_amount(await queries.get_account(rpc, pool.vault))
     claims = await accounts.fetch_claims(rpc, pool.key, [m.wallet for m in memberships]) if pool else []
+    if pool is not None:  # an earlier run at the same address counts for nothing
+        memberships = [m for m in memberships if m.created_slot == pool.created_slot]
+        claims = [c for c in claims if c is not None and c.created_slot == pool.created_slot]
     claimed = {c.wallet: c.claimed for c in claims if c is not None}
     members = tuple(
         MemberPay(m.wallet, m.tier, m.earned + in_slot.get(m.wallet, 0), claimed.get(m.wallet, 0))

@@ -20,7 +20,7 @@ from psyche_chain.cli.options import (
     RunArg,
     address,
 )
-from psyche_chain.cli.sending import Result, Sending
+from psyche_chain.cli.sending import Result, Sending, confirm
 from psyche_chain.config import RunConfig, load_config
 
 ConfigArg = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="Run configuration.")]
@@ -128,6 +128,9 @@ def close_run(
             "--recipient", metavar="ADDRESS", help="Gets the rent of a run without a pool; else the wallet."
         ),
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Close also where members can never be paid all that they earned.")
+    ] = False,
     claims: Annotated[
         bool, typer.Option("--claims/--no-claims", help="Pay members their open claims first.")
     ] = True,
@@ -143,17 +146,30 @@ def close_run(
     """
     to = None if recipient is None else address(recipient, "--recipient")
 
+    def confirm_loss(unpaid: int, decimals: int) -> None:
+        owed = format_amount(unpaid, decimals)
+        confirm(f"Members are owed {owed} tokens and the vault is empty. End their claims?", yes)
+
     async def action(session: Session) -> Result:
-        done = await closing.close_run(session, run, recipient=to, pay_claims=claims, report=output.note)
-        if done.pool_closed:
-            text = f"closed {done.key}"
-        else:
-            what = "closed the run; its pool stays" if done.run_closed else "the run and its pool stay"
-            text = f"{what}: members are owed {format_amount(done.unpaid, done.decimals)} tokens"
+        done = await closing.close_run(
+            session,
+            run,
+            recipient=to,
+            pay_claims=claims,
+            report=output.note,
+            confirm_loss=confirm_loss,
+        )
+        text = f"closed {done.key}"
+        if done.unpaid:
+            owed = f"members are owed {format_amount(done.unpaid, done.decimals)} tokens"
+            text += f"; {owed}, which were never funded"
+            if not done.pool_closed:
+                text = f"closed {done.key}; its pool {done.pool} stays: {owed}"
         values = {
             "run": str(done.key),
             "run_closed": done.run_closed,
             "pool_closed": done.pool_closed,
+            "pool": None if done.pool is None else str(done.pool),
             "unpaid": done.unpaid,
             "decimals": done.decimals,
         }

@@ -8,7 +8,8 @@ from solders.pubkey import Pubkey
 from psyche_chain.wallet import load_wallet
 
 
-def _ask(url: str, method: str, *params: object) -> object:
+def ask(url: str, method: str, *params: object) -> object:
+    """One JSON-RPC call; its result."""
     body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
     answer = httpx.post(url, json=body).json()
     assert "error" not in answer, answer
@@ -25,15 +26,15 @@ def address(wallet: Path) -> str:
 def lamports(url: str, key: str | Pubkey | Path) -> int:
     """A balance."""
     name = address(key) if isinstance(key, Path) else str(key)
-    return int(_ask(url, "getBalance", name, CONFIRMED)["value"])  # type: ignore[index]
+    return int(ask(url, "getBalance", name, CONFIRMED)["value"])  # type: ignore[index]
 
 
 def fees_paid(url: str, wallet: Path) -> int:
     """Of all transactions that the wallet paid for."""
     total = 0
-    for row in _ask(url, "getSignaturesForAddress", address(wallet), CONFIRMED):  # type: ignore[attr-defined]
+    for row in ask(url, "getSignaturesForAddress", address(wallet), CONFIRMED):  # type: ignore[attr-defined]
         options = {**CONFIRMED, "encoding": "json", "maxSupportedTransactionVersion": 0}
-        found = _ask(url, "getTransaction", row["signature"], options)
+        found = ask(url, "getTransaction", row["signature"], options)
         if found["transaction"]["message"]["accountKeys"][0] == address(wallet):  # type: ignore[index]
             total += found["meta"]["fee"]  # type: ignore[index]
     return total

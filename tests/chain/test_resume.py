@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from psyche_chain.admin import settle
+from psyche_chain.chain.sender import Sender
 from psyche_chain.cli import exit_codes
 from tests.chain.faults import Cut, FaultInjectingSender
 from tests.chain.members import take_part
@@ -63,8 +64,6 @@ def interrupted(
 
 def labels_of(cli: Cli, monkeypatch: pytest.MonkeyPatch, *line: object, keypair: Path) -> list[str]:
     """The transactions of the command when nothing goes wrong."""
-    from psyche_chain.chain.sender import Sender
-
     labels: list[str] = []
     send = Sender.send
 
