@@ -78,7 +78,7 @@ def test_cost_is_shown_in_sol_and_lamports(cli: Cli, wallet: Path, make_wallet: 
         (("--priority-fee", "999999999999", "--max-fee", "0"), 0, 0),
     ],
 )
-def test_priority_fee_is_what_wasasked_for_up_to_the_cap(
+def test_priority_fee_is_what_was_asked_for_up_to_the_cap(
     cli: Cli, wallet: Path, make_wallet: Any, options: tuple[str, ...], least: int, most: int
 ) -> None:
     other = address(make_wallet("other", sol=0))
