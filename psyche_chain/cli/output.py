@@ -42,6 +42,13 @@ def asks() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
+def ask(question: str) -> bool:
+    """Ask at the terminal; only `y` and `yes` are a yes. Nothing goes to stdout, which may be a file."""
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def width() -> int:
     """Columns of the terminal; 80 where there is none."""
     return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80

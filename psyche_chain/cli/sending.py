@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import trio
-import typer
 
 from psyche_chain.admin.cluster import on_our_programs
 from psyche_chain.admin.costs import Cost, measure
@@ -88,5 +87,5 @@ def confirm(question: str, yes: bool) -> None:
             "add --yes to confirm",
             exit_codes.USAGE,
         )
-    if not typer.confirm(question, err=True):
+    if not output.ask(question):
         raise PsycheError("not confirmed; nothing was sent", "", exit_codes.ERROR)
