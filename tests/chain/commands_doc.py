@@ -97,9 +97,10 @@ class Session:
         text = re.sub(r"\b[1-9A-HJ-NP-Za-km-z]{86,88}\b", "SIGNATURE", text)
         text = re.sub(r'("(?:history|weights_sha256)": |weights )"?[0-9a-f]{16,64}"?', r"\1HASH", text)
         text = re.sub(r"(history +)[0-9a-f]{64}", r"\1HASH", text)
+        text = re.sub(r"(created_slot +)\d+", r"\g<1>0", text)
         text = re.sub(r"at most \d+ s left", "at most 20 s left", text)
         text = re.sub(r"(genesis +)\w{32,44}", r"\1GENESIS", text)
-        return re.sub(r'("(?:seconds_left|chain_time|nonce)": )\d+', r"\g<1>0", text)
+        return re.sub(r'("(?:seconds_left|chain_time|nonce|created_slot)": )\d+', r"\g<1>0", text)
 
 
 @contextlib.contextmanager

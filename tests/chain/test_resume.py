@@ -136,6 +136,7 @@ def test_update_run_completes(
     assert (again["changes"], again["cost"]["transactions"]) == ([], 0)
 
 
+@pytest.mark.slow
 @both_cuts
 def test_settle_and_close_run_complete_and_return_the_rent(
     cli: Cli, make_wallet: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, run_file: Any, cut: Cut
