@@ -89,7 +89,7 @@ mod tests {
         let authorization = Authorization {
             grantor: Pubkey::new_unique(),
             grantee: Pubkey::new_unique(),
-            active: num_delegates % 2 == 0,
+            active: num_delegates > 0,
             max_weight: 0x0102,
             min_tier: 2,
             bump: 254,
