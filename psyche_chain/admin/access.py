@@ -7,7 +7,7 @@ from solders.pubkey import Pubkey
 
 from psyche_chain.admin.session import Session
 from psyche_chain.chain import accounts, ids, instructions, money, queries
-from psyche_chain.chain.accounts import Authorization, Membership, Run
+from psyche_chain.chain.accounts import Authorization, Run
 from psyche_chain.chain.errors import ProgramError
 from psyche_chain.chain.programs import program
 from psyche_chain.chain.rpc import RpcPool
@@ -152,32 +152,41 @@ async def evict(session: Session, run: Run, wallet: Pubkey | None = None) -> Evi
     return Evicted(tuple(out), len(present) - len(out))
 
 
-async def close_membership(session: Session, run_state: Pubkey) -> Membership | None:
-    """Take back the rent of the wallet's own membership; None where it is closed already.
+async def close_membership(session: Session, run_state: Pubkey) -> bool:
+    """Take back the rent of the wallet's own membership, and of its claim once the pool is closed.
+
+    Safe to repeat; False where both are closed already.
 
     Raises:
         NotFoundError: the wallet never was a member.
         RefusedError: a pool still owes the wallet pay that it holds; it would be lost.
         ProgramError: `MembershipInUse`, `MembershipEarned`: the run lives, and the wallet has a slot or pay.
     """
-    found = await accounts.fetch_membership(session.rpc, run_state, session.wallet)
-    if found is None:
-        if await queries.has_history(session.rpc, ids.membership_address(run_state, session.wallet)):
-            return None
-        raise NotFoundError(
-            f"wallet {session.wallet} never was a member of this run", "use the wallet that joined: --keypair"
-        )
-    if found.earned and (pool := await accounts.fetch_pool(session.rpc, run_state)) is not None:
-        claim = (await accounts.fetch_claims(session.rpc, pool.key, [session.wallet]))[0]
-        vault = accounts.token_amount(await queries.get_account(session.rpc, pool.vault))
-        if vault and found.earned > (0 if claim is None else claim.claimed):
+    wallet = session.wallet
+    found = await accounts.fetch_membership(session.rpc, run_state, wallet)
+    pool = await accounts.fetch_pool(session.rpc, run_state)
+    claim = (await accounts.fetch_claims(session.rpc, ids.pool_address(run_state), [wallet]))[0]
+    steps = []
+    if found is not None:
+        claimed = 0 if claim is None else claim.claimed
+        vault = None if pool is None else await queries.get_account(session.rpc, pool.vault)
+        if pool is not None and found.earned > claimed and accounts.token_amount(vault):
             raise RefusedError(
-                f"the pool of run {pool.run} still owes wallet {session.wallet} pay, which would be lost",
+                f"the pool of run {pool.run} still owes wallet {wallet} pay, which would be lost",
                 f"claim it first: psyche-chain claim {pool.run}",
             )
-    step = instructions.close_membership(run_state=run_state, wallet=session.wallet)
-    await session.sender.send([step], label="close membership")
-    return found
+        steps.append(instructions.close_membership(run_state=run_state, wallet=wallet))
+    elif claim is None and not await queries.has_history(
+        session.rpc, ids.membership_address(run_state, wallet)
+    ):
+        raise NotFoundError(
+            f"wallet {wallet} never was a member of this run", "use the wallet that joined: --keypair"
+        )
+    if claim is not None and (pool is None or pool.created_slot != claim.created_slot):
+        steps.append(money.close_claim(pool=ids.pool_address(run_state), wallet=wallet))
+    if steps:
+        await session.sender.send(steps, label="close membership")
+    return bool(steps)
 
 
 async def list_authorizations(

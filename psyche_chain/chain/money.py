@@ -181,6 +181,12 @@ def claim(
     return program("treasurer").instruction("claim", {}, accounts)
 
 
+def close_claim(*, pool: Pubkey, wallet: Pubkey) -> Instruction:
+    """Returns the rent of a claim to its wallet, once the pool is closed."""
+    accounts = {"wallet": wallet, "pool": pool, "claim": ids.claim_address(pool, wallet)}
+    return program("treasurer").instruction("close_claim", {}, accounts)
+
+
 def close_pool(
     *, authority: Pubkey, run: Pubkey, run_state: Pubkey, mint: Pubkey, vault: Pubkey, token_program: Pubkey
 ) -> Instruction:

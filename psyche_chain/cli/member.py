@@ -155,7 +155,7 @@ def close_membership(
     priority_fee: PriorityFeeOpt = "auto",
     max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
 ) -> None:
-    """Take back the rent of your membership: after the run was closed, or when you left and earned nothing."""
+    """Take back the rent of your membership (and claim): after the run was closed, or left with nothing earned."""
 
     async def action(session: Session) -> Result:
         run_state = await closed.run_state_of(session.rpc, run, session.wallet)
