@@ -30,6 +30,7 @@ from solders.transaction import VersionedTransaction
 
 from localnet.chain import txmeta
 from localnet.chain.executor import Executor, Outcome
+from localnet.chain.ids import NATIVE_MINT, TOKEN
 from localnet.chain.records import (
     LAMPORTS_PER_SOL,
     MAX_PROCESSING_AGE,
@@ -72,6 +73,12 @@ class Published:
 class _Task:
     work: Callable[[Published], Any]
     future: Future[Any]
+
+
+def _native_mint(svm: Svm) -> AccountRecord:
+    """Wrapped lamports: nine decimals, initialized, nobody's."""
+    data = bytes(44) + bytes((9, 1)) + bytes(36)
+    return AccountRecord(svm.rent_minimum(len(data)), data, TOKEN)
 
 
 class Bank:
@@ -133,7 +140,9 @@ class Bank:
     # Requests: each returns a future that resolves after the commit.
 
     def submit(self, tx: VersionedTransaction, raw: bytes, *, preflight: bool) -> Future[Executed | Rejected]:
-        """Execute a transaction. With `preflight` one that would fail is rejected and costs nothing.
+        """Execute a transaction, whose signatures the caller has verified.
+
+        With `preflight` one that would fail is rejected and costs nothing.
 
         Raises:
             Busy: too many requests wait.
@@ -141,7 +150,10 @@ class Bank:
         return self._put(lambda batch: self._execute(tx, raw, preflight, batch))
 
     def simulate(self, tx: VersionedTransaction, *, verify: bool, replace: bool) -> Future[Simulated]:
-        """Say what a transaction would do now; `replace` takes the newest blockhash for its own."""
+        """Say what a transaction would do now; `replace` takes the newest blockhash for its own.
+
+        `verify`: it could be sent as it is, so one that was sent already is told so.
+        """
         return self._put(lambda batch: self._simulate(tx, verify, replace))
 
     def airdrop(self, address: bytes, lamports: int) -> Future[Executed | Rejected]:
@@ -204,6 +216,9 @@ class Bank:
         svm.fill_history(self._slot)
         self._set_sysvars()
         accounts = dict(self._store.accounts())
+        if NATIVE_MINT not in accounts:
+            accounts[NATIVE_MINT] = _native_mint(svm)
+            self._store.commit([], [], {NATIVE_MINT: accounts[NATIVE_MINT]})
         svm.put_all(accounts)
         return Published(
             list(slots), [], {**accounts, **svm.builtin_accounts()}, self._store.last_transaction_id()
@@ -306,9 +321,11 @@ class Bank:
         signature = bytes(tx.signatures[0])
         if signature in self._signatures:
             return Rejected("AlreadyProcessed")
-        out = self._run(tx)
+        out = self._run(tx, verify=False)
         if not out.included or (preflight and out.err is not None):
-            return Rejected(out.err, out.logs, out.units, out.return_data, txmeta.inner(out.inner), out.after)
+            return Rejected(
+                out.err, out.logs, out.units, out.return_data, loaded_bytes=out.loaded_bytes, fee=out.fee
+            )
         meta = txmeta.build(out, self._svm.get)
         row = self._recent[0]
         done = Executed(signature, row.slot, row.time, raw, out.err, meta, tuple(out.keys), out.changes)
@@ -319,8 +336,8 @@ class Bank:
 
     def _simulate(self, tx: VersionedTransaction, verify: bool, replace: bool) -> Simulated:
         if verify and bytes(tx.signatures[0]) in self._signatures:
-            return Simulated(self._slot, "AlreadyProcessed", [], 0, None, [], {}, 0)
-        out = self._run(tx, verify=verify, any_blockhash=replace)
+            return Simulated(self._slot, "AlreadyProcessed")
+        out = self._run(tx, verify=False, any_blockhash=replace)
         newest = self._recent[0]
         return Simulated(
             self._slot,
@@ -330,7 +347,10 @@ class Bank:
             out.return_data,
             txmeta.inner(out.inner),
             out.after,
-            out.fees.total,
+            out.fee,
+            out.loaded_bytes,
+            txmeta.loaded_addresses(out),
+            txmeta.balances(out, self._svm.get, stored=False),
             (txmeta.text(newest.blockhash), newest.slot + MAX_PROCESSING_AGE) if replace else None,
         )
 

@@ -25,6 +25,7 @@ from starlette.websockets import WebSocket
 
 from localnet.chain import websocket
 from localnet.chain.bank import Bank, Published
+from localnet.chain.protocol import MAX_CONNECTIONS, BoundedProtocol
 from localnet.chain.rpc import Node
 from localnet.chain.rpc.dispatch import answer
 from localnet.chain.store import History
@@ -34,7 +35,7 @@ from localnet.chain.view import View
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1 << 20
-MAX_CONNECTIONS = 1_000
+_WRONG_TYPE = "Supplied content type is not allowed. Content-Type: application/json is required\n"
 DATABASE = "chain.sqlite3"
 
 
@@ -118,10 +119,21 @@ def _reset(state_dir: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _is_text(body: bytearray) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def make_app(node: Node, hub: Hub) -> Starlette:
     """The application, the same on both ports."""
 
     async def rpc(request: Request) -> Response:
+        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if kind != "application/json":
+            return PlainTextResponse(_WRONG_TYPE, 415)
         length = request.headers.get("content-length", "0")
         if length.isdigit() and int(length) > MAX_BODY_BYTES:
             return PlainTextResponse("Payload Too Large", 413)
@@ -132,6 +144,8 @@ def make_app(node: Node, hub: Hub) -> Starlette:
                 if len(body) > MAX_BODY_BYTES:
                     return PlainTextResponse("Payload Too Large", 413)
         except ClientDisconnect:
+            return Response(status_code=400)
+        if not _is_text(body):
             return Response(status_code=400)
         reply = await answer(node, bytes(body))
         return Response(reply or "", 200, media_type="application/json")
@@ -216,10 +230,10 @@ async def serve(config: ChainConfig, *, on_ready: Callable[[Node], None] | None 
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
-                http="h11",
+                http=BoundedProtocol,
                 ws="websockets-sansio",
                 ws_max_size=MAX_BODY_BYTES,
-                limit_concurrency=MAX_CONNECTIONS,
+                limit_concurrency=2 * MAX_CONNECTIONS,
                 timeout_keep_alive=30,
                 timeout_graceful_shutdown=3,
             )

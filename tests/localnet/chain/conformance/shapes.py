@@ -8,19 +8,42 @@ from typing import Any
 
 Json = Any
 EXACT = frozenset(
-    "apiVersion code computeUnitsConsumed confirmationStatus err encoding extension fee jsonrpc "
-    "loadedAccountsDataSize message method owner-kind program solana-core source state status type "
-    "unitsConsumed version costUnits".split()
+    [
+        "apiVersion",
+        "code",
+        "computeUnitsConsumed",
+        "confirmationStatus",
+        "err",
+        "encoding",
+        "extension",
+        "fee",
+        "jsonrpc",
+        "loadedAccountsDataSize",
+        "message",
+        "method",
+        "owner-kind",
+        "program",
+        "solana-core",
+        "source",
+        "state",
+        "status",
+        "type",
+        "unitsConsumed",
+        "version",
+        "costUnits",
+    ]
 )
 """Fields whose values are the same on every chain; of others only the type counts."""
 _KEY = re.compile(r"\b[1-9A-HJ-NP-Za-km-z]{32,88}\b")
 _KNOWN = re.compile(r"^(?:[A-Za-z0-9]*1{9,}[A-Za-z0-9]*|Token\w+|AToken\w+|Memo\w+)$")
-_SLOT = re.compile(r"\b(slot|block:|length:) ?\d+", re.IGNORECASE)
+_LAMPORTS = re.compile(r"insufficient lamports \d+")
+_SLOT = re.compile(r"\b(slot|block:|lastSlot,) \d+", re.IGNORECASE)
 
 
 def masked(text: str) -> str:
     """A sentence without the addresses and slots that differ from chain to chain."""
     text = _KEY.sub(lambda found: found[0] if _KNOWN.match(found[0]) else "<key>", text)
+    text = _LAMPORTS.sub("insufficient lamports <n>", text)
     return _SLOT.sub(lambda found: f"{found[1]} <n>", text)
 
 

@@ -167,7 +167,7 @@ async def _notices(world: World) -> dict[str, Json]:
                 found |= await _updates(session, number)
                 continue
             found[f"ws notice {name}"] = await session.notice(number)
-            if name in ("logs mentions", "signature received"):
+            if name == "logs mentions":
                 found[f"ws notice {name}, second"] = await session.notice(number)
         for name in ("account default", "slot", "signature"):
             answer = await session.ask(f"{asked[name][0]}Unsubscribe", [numbers[name]])

@@ -36,6 +36,8 @@ TOKEN_2022 = Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
 MEMO = Pubkey.from_string("MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr")
 TABLES = Pubkey.from_string("AddressLookupTab1e1111111111111111111111111")
 RENT = Pubkey.from_string("SysvarRent111111111111111111111111111111111")
+TRANSFER_FEE = 55_000
+"""What the transaction named `transfer` pays, and no other."""
 CONFIRMED = {"commitment": "confirmed"}
 
 
@@ -86,12 +88,16 @@ class World:
         params = {"encoding": "base64", "preflightCommitment": "confirmed", **options}
         signature = self.rpc.result("sendTransaction", encoded(tx), params)
         self.sent[name] = signature
-        self.slots[name] = self.confirmed(signature)
+        self.slots[name] = self.confirmed(signature, encoded(tx))
 
-    def confirmed(self, signature: str) -> int:
-        """The slot of a transaction, once it is confirmed."""
-        end = time.monotonic() + 60
+    def confirmed(self, signature: str, again: str | None = None) -> int:
+        """The slot of a transaction, once it is confirmed; a validator may drop it, so it is sent `again`."""
+        end = time.monotonic() + 120
+        resend = time.monotonic() + 3
         while time.monotonic() < end:
+            if again is not None and time.monotonic() > resend:
+                self.rpc.ask("sendTransaction", again, {"encoding": "base64", "skipPreflight": True})
+                resend += 3
             status = self.rpc.result("getSignatureStatuses", [signature])["value"][0]
             if status is not None and status["confirmationStatus"] in ("confirmed", "finalized"):
                 return int(status["slot"])
@@ -134,7 +140,10 @@ def _plain(world: World) -> None:
     memo = Instruction(MEMO, b"hello", [])
     budget = [set_compute_unit_limit(50_000), set_compute_unit_price(1_000_000)]
     world.send("transfer", world.tx(*budget, pay(payer, target, SOL), memo))
-    owned = [world.create(f"owned{n}", size, world.key("program").pubkey()) for n, size in enumerate((10, 10, 200))]
+    world.send("poor payer", world.tx(pay(payer, world.key("poor").pubkey(), SOL)))
+    owned = [
+        world.create(f"owned{n}", size, world.key("program").pubkey()) for n, size in enumerate((10, 10, 200))
+    ]
     nonce = initialize_nonce_account(
         InitializeNonceAccountParams(nonce_pubkey=world.key("nonce").pubkey(), authority=payer.pubkey())
     )
@@ -153,7 +162,12 @@ def _tokens(world: World) -> None:
             world.create("tokens", 165, TOKEN),
             token(b"\x12" + bytes(payer), TOKEN, (account, False, True), (mint, False, False)),
             world.create("tokens2", 165, TOKEN),
-            token(b"\x12" + bytes(world.key("holder").pubkey()), TOKEN, (other, False, True), (mint, False, False)),
+            token(
+                b"\x12" + bytes(world.key("holder").pubkey()),
+                TOKEN,
+                (other, False, True),
+                (mint, False, False),
+            ),
             signers=(world.key("mint"), world.key("tokens"), world.key("tokens2")),
         ),
     )
@@ -163,9 +177,26 @@ def _tokens(world: World) -> None:
         "tokens",
         world.tx(
             token(b"\x07" + amount, TOKEN, (mint, False, True), (account, False, True), (payer, True, False)),
-            token(b"\x03" + struct.pack("<Q", 5), TOKEN, (account, False, True), (other, False, True), (payer, True, False)),
-            token(b"\x04" + struct.pack("<Q", 77), TOKEN, (account, False, True), (delegate, False, False), (payer, True, False)),
-            token(b"\x06\x03" + option(world.key("closer").pubkey()), TOKEN, (account, False, True), (payer, True, False)),
+            token(
+                b"\x03" + struct.pack("<Q", 5),
+                TOKEN,
+                (account, False, True),
+                (other, False, True),
+                (payer, True, False),
+            ),
+            token(
+                b"\x04" + struct.pack("<Q", 77),
+                TOKEN,
+                (account, False, True),
+                (delegate, False, False),
+                (payer, True, False),
+            ),
+            token(
+                b"\x06\x03" + option(world.key("closer").pubkey()),
+                TOKEN,
+                (account, False, True),
+                (payer, True, False),
+            ),
         ),
     )
     signers = [world.key(f"signer{n}").pubkey() for n in range(3)]
@@ -173,7 +204,12 @@ def _tokens(world: World) -> None:
         "multisig",
         world.tx(
             world.create("multisig", 355, TOKEN),
-            token(b"\x13\x02", TOKEN, (world.key("multisig").pubkey(), False, True), *((s, False, False) for s in signers)),
+            token(
+                b"\x13\x02",
+                TOKEN,
+                (world.key("multisig").pubkey(), False, True),
+                *((s, False, False) for s in signers),
+            ),
             world.create("native", 165, TOKEN, 3_000_000_000),
             token(
                 b"\x12" + bytes(payer),
@@ -273,7 +309,9 @@ def _lookup_table(world: World) -> int:
     create = struct.pack("<IQB", 0, recent, bump)
     world.table = table
     world.table_addresses = [world.key("target").pubkey(), world.key("looked").pubkey()]
-    extend = struct.pack("<IQ", 2, len(world.table_addresses)) + b"".join(bytes(a) for a in world.table_addresses)
+    extend = struct.pack("<IQ", 2, len(world.table_addresses)) + b"".join(
+        bytes(a) for a in world.table_addresses
+    )
     accounts = ((table, False, True), (payer, True, False), (payer, True, True), (SYSTEM, False, False))
     world.send("table", world.tx(token(create, TABLES, *accounts), token(extend, TABLES, *accounts)))
     end = time.monotonic() + 60
