@@ -7,6 +7,7 @@ the server's event loop only after the commit.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -51,11 +52,15 @@ QUEUE_SIZE = 4096
 BATCH_SIZE = 128
 KEEP_SLOTS = 216_000
 """A day of slots at 400 ms."""
-_PRUNE_EVERY_SLOTS = 1_000
+_PRUNE_EVERY_SLOTS = 200
 
 
 class Busy(Exception):
     """The queue is full."""
+
+
+class Stopped(Exception):
+    """The chain ended before a request was committed; the text says why."""
 
 
 @dataclass(slots=True)
@@ -88,19 +93,28 @@ class Bank:
         path: the database.
         slot_ms: how long a slot lasts.
         keep_transactions: how many transactions the history holds.
+        keep_slots: how many slots the history holds.
 
     Resource handling: `start` runs the thread and `stop` ends it after committing what it holds.
     """
 
-    def __init__(self, path: Path, *, slot_ms: int = 400, keep_transactions: int = 200_000) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        slot_ms: int = 400,
+        keep_transactions: int = 200_000,
+        keep_slots: int = KEEP_SLOTS,
+    ) -> None:
         self._path = path
         self._slot_s = slot_ms / 1000
-        self._keep = keep_transactions
+        self._keep = keep_transactions, keep_slots
         self._queue: queue.Queue[_Task | None] = queue.Queue(QUEUE_SIZE)
         self._thread = threading.Thread(target=self._main, name="svm", daemon=True)
         self._publish: Callable[[Published], None] = lambda published: None
         self._ready: Future[Published] = Future()
         self._num_equal = 0
+        self._batch = Published()
         self.failed: BaseException | None = None
         self.ended: Future[None] = Future()
         self.ended.set_running_or_notify_cancel()  # waiters may leave, the future stays
@@ -161,6 +175,8 @@ class Bank:
         return self._put(lambda batch: self._airdrop(address, lamports, batch))
 
     def _put(self, work: Callable[[Published], Any]) -> Future[Any]:
+        if self.failed is not None:
+            raise Busy
         task = _Task(work, Future())
         try:
             self._queue.put_nowait(task)
@@ -182,9 +198,22 @@ class Bank:
         except BaseException as exc:
             self.failed = exc
             logger.exception("the SVM thread ended")
+            self._fail_waiting(exc)
         finally:
             self._store.close()
             self.ended.set_result(None)
+
+    def _fail_waiting(self, error: BaseException) -> None:
+        """Tell everybody who waits that nothing was kept: a commit that failed has no answers but this."""
+        waiting = [future for future, _ in self._batch.answers]
+        with contextlib.suppress(queue.Empty):
+            while True:
+                task = self._queue.get_nowait()
+                if task is not None:
+                    waiting.append(task.future)
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(Stopped(str(error)))
 
     def _open(self) -> Published:
         self._store = Store(self._path)
@@ -251,6 +280,7 @@ class Bank:
         due = time.monotonic() + self._slot_s
         while True:
             batch = Published()
+            self._batch = batch
             self._uncommitted = batch.transactions
             stop = self._work(batch, due)
             now = time.monotonic()
@@ -289,7 +319,7 @@ class Bank:
         batch.slots.append(row)
         batch.accounts.update(self._svm.builtin_accounts())
         if row.slot % _PRUNE_EVERY_SLOTS == 0:
-            self._store.prune(self._keep, KEEP_SLOTS)
+            self._store.prune(*self._keep)
             self._signatures = self._store.signatures_since(max(0, row.slot - MAX_PROCESSING_AGE - 1))
             self._signatures.update(tx.signature for tx in batch.transactions)
 

@@ -9,7 +9,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from localnet.chain.errors import METHOD_NOT_FOUND, RpcError, invalid_params
 from localnet.chain.records import Json
-from localnet.chain.rpc.dispatch import check, dump, error_answer, load
+from localnet.chain.rpc.dispatch import check, error_answer, load
 from localnet.chain.rpc.params import Params
 from localnet.chain.subscriptions import KINDS, Client, Hub
 

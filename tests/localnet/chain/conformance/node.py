@@ -17,7 +17,7 @@ from localnet.chain.process import ChainProcess, free_port
 
 Json = Any
 VALIDATOR = shutil.which("solana-test-validator")
-START_S = 120.0
+START_S = 400.0
 
 
 class Rpc:

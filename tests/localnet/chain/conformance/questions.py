@@ -437,7 +437,7 @@ def _fees(world: World) -> Iterator[Question]:
 def transactions(world: World) -> dict[str, Callable[[], VersionedTransaction]]:
     """Transactions by what is wrong with them; each is made when it is used."""
     payer, target = world.payer, world.key("target").pubkey()
-    poor, nobody = world.key("poor"), world.key("nobody")
+    second, nobody = world.key("second"), world.key("nobody")
 
     def by(
         signer: Keypair, *instructions: Instruction, blockhash: Hash | None = None
@@ -467,17 +467,19 @@ def transactions(world: World) -> dict[str, Callable[[], VersionedTransaction]]:
 
     budget = set_compute_unit_limit(10_000)
     mint = world.key("mint").pubkey()
+    minter = (payer.pubkey(), True, False)
+    mint_to_mint = token(b"\x07" + bytes(8), TOKEN, (mint, False, True), (mint, False, True), minter)
     return {
         "good": lambda: world.tx(pay(payer, target, SOL)),
         "versioned": lambda: versioned(world),
         "insufficient funds": lambda: world.tx(pay(payer, target, 10_000 * SOL)),
         "unknown program": lambda: world.tx(Instruction(world.key("program").pubkey(), b"", [])),
         "custom error": lambda: world.tx(Instruction(TOKEN, b"\xff", [AccountMeta(payer.pubkey(), True, True)])),
-        "logged error": lambda: world.tx(token(b"\x07" + bytes(8), TOKEN, (mint, False, True), (mint, False, True), (payer.pubkey(), True, False))),
+        "logged error": lambda: world.tx(mint_to_mint),
         "program of another kind": lambda: world.tx(Instruction(world.key("owned0").pubkey(), b"", [])),
         "too little for rent": lambda: world.tx(pay(payer, world.key("new").pubkey(), 1)),
         "unfunded payer": lambda: by(nobody, pay(nobody, target, 1)),
-        "payer without fee": lambda: by(poor, pay(poor, target, SOL)),
+        "another payer": lambda: by(second, pay(second, target, SOL)),
         "payer of another owner": lambda: by(world.key("nonce"), budget),
         "unknown blockhash": lambda: by(payer, pay(payer, target, 1), blockhash=Hash.new_unique()),
         "bad signature": bad_signature,

@@ -132,7 +132,8 @@ async def _single(world: World) -> dict[str, Json]:
 async def _notices(world: World) -> dict[str, Json]:
     """Subscribe to everything, send one transaction, and keep what each subscription is told."""
     payer, target = world.payer, world.key("target").pubkey()
-    tx = world.tx(pay(payer, target, 3 * SOL), world.create("owned3", 10, world.key("program").pubkey()), signers=(world.key("owned3"),))  # fmt: skip
+    new = world.create("owned3", 10, world.key("program").pubkey())
+    tx = world.tx(pay(payer, target, 3 * SOL), new, signers=(world.key("owned3"),))
     poor = world.tx(pay(payer, target, 10_000 * SOL))
     found: dict[str, Json] = {}
     asked: dict[str, tuple[str, list[Json]]] = {}

@@ -140,7 +140,7 @@ def _plain(world: World) -> None:
     memo = Instruction(MEMO, b"hello", [])
     budget = [set_compute_unit_limit(50_000), set_compute_unit_price(1_000_000)]
     world.send("transfer", world.tx(*budget, pay(payer, target, SOL), memo))
-    world.send("poor payer", world.tx(pay(payer, world.key("poor").pubkey(), SOL)))
+    world.send("another payer", world.tx(pay(payer, world.key("second").pubkey(), 2 * SOL)))
     owned = [
         world.create(f"owned{n}", size, world.key("program").pubkey()) for n, size in enumerate((10, 10, 200))
     ]
@@ -251,16 +251,17 @@ def _extensions(world: World) -> None:
     for text in ("Name", "SYM", "https://example.org/token.json"):
         metadata += struct.pack("<I", len(text)) + text.encode()
     account = world.key("tokens2022").pubkey()
+    written, signs = (mint, False, True), (payer, True, False)
     world.send(
         "metadata",
         world.tx(
-            token(metadata, TOKEN_2022, (mint, False, True), (payer, False, False), (mint, False, False), (payer, True, False)),
+            token(metadata, TOKEN_2022, written, (payer, False, False), (mint, False, False), signs),
             world.create("tokens2022", 166 + 12 + 5 + 5 + 5 + 4 + 4, TOKEN_2022, 20_000_000),
             token(b"\x16", TOKEN_2022, (account, False, True)),  # immutable owner
             token(b"\x12" + key, TOKEN_2022, (account, False, True), (mint, False, False)),
             token(b"\x1e\x00", TOKEN_2022, (account, False, True), (payer, True, False)),  # required memos
             token(b"\x22\x00", TOKEN_2022, (account, False, True), (payer, True, False)),  # CPI guard
-            token(b"\x07" + struct.pack("<Q", 50), TOKEN_2022, (mint, False, True), (account, False, True), (payer, True, False)),
+            token(b"\x07" + struct.pack("<Q", 50), TOKEN_2022, written, (account, False, True), signs),
             signers=(world.key("tokens2022"),),
         ),
     )  # fmt: skip
