@@ -271,6 +271,8 @@ class Hub:
 
     def _deliver(self, transactions: list[Executed], slot: int, *, finalized: bool) -> None:
         for subscription in list(self._all.values()):
+            if subscription.client.cut_off.is_set():
+                continue  # its connection is being closed
             if subscription.on_transactions is not None and subscription.finalized == finalized:
                 subscription.on_transactions(subscription, transactions, slot)
 

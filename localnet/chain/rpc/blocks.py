@@ -96,11 +96,15 @@ def get_block(node: Node, params: Params) -> Json:
     if row is None or following is None:
         raise _missing(node, slot)
     block = _header(slot, row, following)
-    if config.get("rewards", bool, True):
-        block["rewards"] = []
+    rewards: Json = [] if config.get("rewards", bool, True) else None
+    if rewards is not None:
+        block["rewards"] = rewards
     if details == "none":
         return block
-    included = node.history.block(slot, node.view.last_id)
+    included = [
+        (signature, tx, {**meta, "rewards": rewards})
+        for signature, tx, meta in node.history.block(slot, node.view.last_id)
+    ]
     if details == "signatures":
         block["signatures"] = [str(Signature.from_bytes(signature)) for signature, _, _ in included]
     elif details == "full":
@@ -129,7 +133,16 @@ def _accounts_only(raw: bytes, meta: dict[str, Json], version: int | None) -> di
         "signatures": [str(signature) for signature in tx.signatures],
         "accountKeys": txencode.account_keys(parse(tx), meta),
     }
-    kept = ("err", "status", "fee", "preBalances", "postBalances", "preTokenBalances", "postTokenBalances")
+    kept = (
+        "err",
+        "status",
+        "fee",
+        "preBalances",
+        "postBalances",
+        "preTokenBalances",
+        "postTokenBalances",
+        "rewards",
+    )
     encoded["meta"] = {name: meta[name] for name in kept}
     return encoded
 

@@ -174,7 +174,9 @@ def _name(value: Json) -> str:
         return f'string "{value}"'
     if isinstance(value, (int, float)):
         return f"{'integer' if isinstance(value, int) else 'floating point'} `{value}`"
-    return {list: "sequence", dict: "map"}.get(type(value), "null")
+    if isinstance(value, list):
+        return "sequence"
+    return "map" if isinstance(value, dict) else "null"
 
 
 def address(text: str, error: str = "Invalid param: {}") -> bytes:

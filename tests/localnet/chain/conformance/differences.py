@@ -68,7 +68,7 @@ DIFFERENCES = (
         "LiteSVM brings an older Token-2022, without scaled amounts and pausing.",
     ),
     Difference(
-        ("transaction metadata *", "transaction mint2022 *", "transaction mint2022b *"),
+        ("transaction metadata *", "transaction mint2022 *"),
         ("result.meta.computeUnitsConsumed", "result.meta.costUnits", "result.meta.logMessages"),
         "LiteSVM brings an older Token-2022, which costs more and logs otherwise.",
     ),

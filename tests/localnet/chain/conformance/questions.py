@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,7 +48,6 @@ NO_PARAMS = [
     "getLeaderSchedule",
     "getMaxRetransmitSlot",
     "getMaxShredInsertSlot",
-    "getRecentPerformanceSamples",
     "getRecentPrioritizationFees",
     "getSlot",
     "getSlotLeader",
@@ -143,6 +143,23 @@ def questions(world: World) -> Iterator[Question]:
     yield from _simulations(world)
     yield from _sends(world)
     yield from _http()
+    yield _once_there("getRecentPerformanceSamples", "getRecentPerformanceSamples")
+    yield _once_there("getRecentPerformanceSamples 2", "getRecentPerformanceSamples", 2)
+
+
+def _once_there(name: str, method: str, *params: Json) -> Question:
+    """A list that is empty until the chain is some minutes old."""
+
+    def ask(world: World) -> Json:
+        end = time.monotonic() + 90
+        while time.monotonic() < end:
+            answer = world.rpc.ask(method, *params)
+            if answer.get("result"):
+                return answer
+            time.sleep(0.2)
+        return answer
+
+    return Question(name, ask)
 
 
 def _bare() -> Iterator[Question]:
@@ -170,7 +187,6 @@ def _bare() -> Iterator[Question]:
     yield method("getLargestAccounts circulating", "getLargestAccounts", {"filter": "circulating"})
     yield method("getLargestAccounts bad filter", "getLargestAccounts", {"filter": "x"})
     yield method("getSupply without list", "getSupply", {"excludeNonCirculatingAccountsList": True})
-    yield method("getRecentPerformanceSamples 2", "getRecentPerformanceSamples", 2)
     yield method("getRecentPerformanceSamples 721", "getRecentPerformanceSamples", 721)
     yield method("getRecentPerformanceSamples text", "getRecentPerformanceSamples", "x")
     yield method("getSlotLeaders", "getSlotLeaders", 1, 2)

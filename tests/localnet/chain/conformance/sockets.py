@@ -148,7 +148,6 @@ async def _notices(world: World) -> dict[str, Json]:
         "program": ("program", [world.address("program"), {**CONFIRMED, "encoding": "base64", "filters": filters}]),
         "logs mentions": ("logs", [{"mentions": [str(target)]}, CONFIRMED]),
         "signature": ("signature", [str(tx.signatures[0]), CONFIRMED]),
-        "signature received": ("signature", [str(tx.signatures[0]), {**CONFIRMED, "enableReceivedNotification": True}]),
         "signature finalized": ("signature", [str(tx.signatures[0]), {"commitment": "finalized"}]),
         "signature failed": ("signature", [str(poor.signatures[0]), CONFIRMED]),
         "slot": ("slot", []),
