@@ -18,8 +18,8 @@ from localnet.chain.rpc.registry import VERSION
 from localnet.chain.subscriptions import KINDS
 
 from .differences import DIFFERENCES
+from .names import NEEDS, NO_PARAMS
 from .node import VALIDATOR, embedded, validator
-from .questions import NEEDS, NO_PARAMS
 from .record import GOLDEN, document
 from .shapes import differences, masked, shape
 
