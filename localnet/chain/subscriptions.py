@@ -248,7 +248,8 @@ class Hub:
         slot = self._node.view.slot
         if published.transactions:
             self._unfinalized.extend(self._slim(tx) for tx in published.transactions)
-            self._deliver(published.transactions, slot, finalized=False)
+            # The slot they are in: the next one may have begun with the same commit.
+            self._deliver(published.transactions, published.transactions[-1].slot, finalized=False)
             for tx in published.transactions:
                 self._in_slot[tx.err is not None] += 1
         for row in published.slots:
