@@ -186,7 +186,9 @@ def sends(world: World) -> Iterator[Question]:
     yield send("unknown commitment", made["good"], preflightCommitment="sure")
 
     def twice(world: World, **options: Json) -> Json:
-        tx = encoded(world.tx(pay(world.payer, world.key("target").pubkey(), SOL + 7)))
+        # Another amount each time: with the same blockhash it would be the same transaction.
+        amount = SOL + 7 + len(options)
+        tx = encoded(world.tx(pay(world.payer, world.key("target").pubkey(), amount)))
         world.confirmed(world.rpc.result(name, tx, base))
         return world.rpc.ask(name, tx, {**base, **options})
 
