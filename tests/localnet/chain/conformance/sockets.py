@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from .world import CONFIRMED, SOL, TOKEN, World, encoded, pay
 
 Json = Any
-TIMEOUT_S = 30
+TIMEOUT_S = 90
 SILENCE_S = 3
 """How long an answer may take before it counts as none; chains answer at once or never."""
 
