@@ -1,0 +1,361 @@
+"""What each instruction of the coordinator must do to the accounts."""
+
+import hashlib
+from typing import Any
+
+from tests.programs.fuzz import rules
+from tests.programs.fuzz.accounts import SPACE, Record, Zeros
+from tests.programs.fuzz.log import FREE, Log, Slot, account_size
+from tests.programs.fuzz.model import Call, Model, handles
+from tests.programs.fuzz.packing import CONFIG
+from tests.programs.fuzz.rules import Refuse, need
+
+RUN_ID = set("abcdefghijklmnopqrstuvwxyz0123456789-")
+CAPACITY = {account_size(n): n for n in range(1, 257)}
+SPEC_HEAD = SPACE["Spec"]
+
+
+def check_texts(args: dict[str, Any]) -> None:
+    """Bounds of a run's texts."""
+    need(len(args["name"].encode()) <= 64, "NameTooLong")
+    need(len(args["description"].encode()) <= 280, "DescriptionTooLong")
+    need(len(args["min_client_version"].encode()) <= 32, "ClientVersionTooLong")
+
+
+@handles("coordinator.create_run")
+def create_run(m: Model, c: Call) -> None:
+    args = c.args["args"]
+    start_run(m, c, args, c["creator"], args["authority"])
+
+
+def start_run(m: Model, c: Call, args: dict[str, Any], creator: str, authority: str) -> None:
+    """A run, its empty log and its empty specification."""
+    run, spec, state = c["run"], c["spec"], c["run_state"]
+    need(m.same(run, f"run/{creator}/{args['run_id'][:32]}"))
+    need(m.same(spec, f"spec/{run}"))
+    need(m.is_unused(run) and m.is_unused(spec))
+    here = m.accounts.get(state)
+    need(here is not None and here.owner == "COORDINATOR", "WrongRunState")
+    assert here is not None
+    run_id = args["run_id"]
+    need(0 < len(run_id) <= 32 and set(run_id) <= RUN_ID, "RunIdInvalid")
+    check_texts(args)
+    need(1 <= args["spec_len"] <= 10_000, "SpecLength")
+    need(authority != "zero", "AuthorityMissing")
+    need(isinstance(here.data, Zeros), "RunStateNotEmpty")
+    capacity = CAPACITY.get(here.size)
+    need(capacity is not None, "WrongSize")
+    assert capacity is not None
+    record = Record(
+        "Run",
+        version=1,
+        bump=m.keys.bump(run),
+        spec_bump=m.keys.bump(spec),
+        creator=creator,
+        authority=authority,
+        join_authority=args["join_authority"],
+        run_state=state,
+        spec_len=args["spec_len"],
+        spec_sha256=bytes.fromhex(args["spec_sha256"]),
+        run_id=run_id,
+        name=args["name"],
+        description=args["description"],
+        min_client_version=args["min_client_version"],
+    )
+    m.create(run, record, "COORDINATOR", c["payer"])
+    head = Record("Spec", size=SPEC_HEAD, run=run, sealed=False, bump=m.keys.bump(spec), len=0)
+    m.create(spec, head, "COORDINATOR", c["payer"])
+    here.data = Log(run, capacity, m.slot, [Slot() for _ in range(capacity)])
+
+
+def own_run(m: Model, c: Call, authority: str) -> Record:
+    run = m.record(c["run"], "Run")
+    need(run.authority == authority, "WrongAuthority")
+    return run
+
+
+def own_log(m: Model, c: Call, authority: str) -> Log:
+    """The log of a run that the authority steers."""
+    need(own_run(m, c, authority).run_state == c["run_state"], "WrongRunState")
+    return m.log(c["run_state"])
+
+
+def own_spec(m: Model, c: Call) -> Record:
+    spec = m.record(c["spec"], "Spec")
+    need(spec.run == c["run"], "WrongSpec")
+    return spec
+
+
+# what the authority does; `authority` is the signer or, through a pool, the pool
+
+
+def do_configure(m: Model, c: Call, authority: str, args: dict[str, Any]) -> None:
+    config = args["config"]
+    values = dict(config, pay_per_tier=b"".join(p.to_bytes(4, "little") for p in config["pay_per_tier"]))
+    packed = CONFIG.pack(*(values[f] for f in CONFIG.fields))
+    rules.configure(own_log(m, c, authority), m.now, config, packed)
+
+
+def do_set_round_rate(m: Model, c: Call, authority: str, args: dict[str, Any]) -> None:
+    rules.set_round_rate(own_log(m, c, authority), args["rate"])
+
+
+def do_set_paused(m: Model, c: Call, authority: str, args: dict[str, Any]) -> None:
+    rules.set_paused(own_log(m, c, authority), m.now, args["paused"])
+
+
+def do_reset_spec(m: Model, c: Call, authority: str, args: dict[str, Any]) -> None:
+    log, spec = own_log(m, c, authority), own_spec(m, c)
+    need(1 <= args["spec_len"] <= 10_000, "SpecLength")
+    rules.unseal(log, m.now)
+    run = m.record(c["run"], "Run")
+    run.spec_len, run.spec_sha256 = args["spec_len"], bytes.fromhex(args["spec_sha256"])
+    spec.sealed, spec.len, spec.tail, spec.size = False, 0, b"", SPEC_HEAD
+
+
+def do_write_spec(m: Model, c: Call, authority: str, args: dict[str, Any]) -> None:
+    run = own_run(m, c, authority)
+    need(run.run_state == c["run_state"], "WrongRunState")
+    spec = own_spec(m, c)
+    need(not spec.sealed, "SpecSealed")
+    piece, offset = bytes.fromhex(args["bytes"]), args["offset"]
+    end = offset + len(piece)
+    need(end <= run.spec_len, "SpecTooLong")
+    need(offset <= spec.len, "SpecGap")
+    size = max(spec.size, SPEC_HEAD + max(end, spec.len))
+    if size > spec.size:
+        m.pay_rent(c["spec"], size, c["payer"])
+    spec.size = size
+    spec.tail = spec.tail[:offset] + piece + spec.tail[end:]
+    spec.len = max(end, spec.len)
+
+
+def do_seal_spec(m: Model, c: Call, authority: str, _args: dict[str, Any]) -> None:
+    run = own_run(m, c, authority)
+    need(run.run_state == c["run_state"], "WrongRunState")
+    spec = own_spec(m, c)
+    need(not spec.sealed, "SpecSealed")
+    need(spec.len == run.spec_len, "SpecIncomplete")
+    digest = hashlib.sha256(spec.tail[: spec.len]).digest()
+    need(digest == run.spec_sha256, "SpecHashDiffers")
+    rules.seal(m.log(c["run_state"]), m.now, digest)
+    spec.sealed = True
+
+
+def do_set_metadata(m: Model, c: Call, authority: str, args: dict[str, Any]) -> None:
+    run = own_run(m, c, authority)
+    check_texts(args)
+    for name in ("name", "description", "min_client_version", "join_authority"):
+        setattr(run, name, args[name])
+
+
+ADMIN = {
+    "configure": do_configure,
+    "set_round_rate": do_set_round_rate,
+    "set_paused": do_set_paused,
+    "reset_spec": do_reset_spec,
+    "write_spec": do_write_spec,
+    "seal_spec": do_seal_spec,
+    "set_metadata": do_set_metadata,
+}
+
+
+def _direct(name: str) -> None:
+    @handles(f"coordinator.{name}")
+    def handler(m: Model, c: Call) -> None:
+        ADMIN[name](m, c, c["authority"], c.args)
+
+
+for _name in ADMIN:
+    _direct(_name)
+
+
+@handles("coordinator.set_authority")
+def set_authority(m: Model, c: Call) -> None:
+    run = own_run(m, c, c["authority"])
+    need(c.args["authority"] != "zero", "AuthorityMissing")
+    run.authority = c.args["authority"]
+
+
+@handles("coordinator.close_run")
+def close_run(m: Model, c: Call) -> None:
+    end_run(m, c, c["authority"], c["recipient"])
+
+
+def end_run(m: Model, c: Call, authority: str, recipient: str) -> None:
+    """Run, log and specification end; every lamport goes to the recipient."""
+    need(recipient != c["run_state"], "RecipientCloses")
+    need(recipient not in (c["run"], c["spec"]))
+    log = own_log(m, c, authority)
+    own_spec(m, c)
+    rules.check_closable(log)
+    for name in (c["run_state"], c["run"], c["spec"]):
+        m.close(name, recipient)
+
+
+# what members do
+
+
+def is_admitted(run: Record, authorization: Record | None, wallet: str, weight: int, tier: int) -> str:
+    """Why a wallet may not be a member with this weight and tier; empty if it may."""
+    if run.join_authority == "zero":
+        return "" if weight == 1 else "OpenRunWeight"
+    if authorization is None:
+        return "AuthorizationMissing"
+    covered = wallet == authorization.grantee or wallet in authorization.delegates
+    if not covered or authorization.grantor != run.join_authority:
+        return "WrongAuthorization"
+    if not authorization.active:
+        return "AuthorizationInactive"
+    if weight > authorization.max_weight:
+        return "WeightNotAllowed"
+    return "TierNotAllowed" if tier < authorization.min_tier else ""
+
+
+def tick_after(m: Model, c: Call, log: Log) -> None:
+    """Whatever is due happens, but only at the end of a transaction: nobody may undo what is drawn."""
+    if c.is_last or not m.tick_is_last:
+        rules.tick(log, m.now, m.slot_hash)
+
+
+@handles("coordinator.join")
+def join(m: Model, c: Call) -> None:
+    run = m.record(c["run"], "Run")
+    need(run.run_state == c["run_state"], "WrongRunState")
+    wallet, state, args = c["wallet"], c["run_state"], c.args["args"]
+    name = c["membership"]
+    need(m.same(name, f"member/{state}/{wallet}"))
+    authorization = c.accounts.get("authorization")
+    grant = m.record(authorization, "Authorization") if authorization else None
+    log = m.log(state)
+    need(len(args["contact"].encode()) <= 128, "ContactTooLong")
+    refusal = is_admitted(run, grant, wallet, args["weight"], args["tier"])
+    need(not refusal, refusal)
+    p2p_key = bytes.fromhex(args["p2p_key"])
+    fresh = m.is_unused(name)
+    member = None if fresh else m.record(name, "Membership")
+    slot = rules.join(log, m.now, wallet, args["hot_key"], p2p_key, args["tier"], args["weight"])
+    tick_after(m, c, log)
+    if member is None:
+        member = Record("Membership", earned=0, created_slot=log.created_slot)
+        m.create(name, member, "COORDINATOR", c["payer"])
+    if member.created_slot != log.created_slot:
+        member.created_slot, member.earned = log.created_slot, 0
+    member.run_state, member.wallet, member.hot_key, member.p2p_key = state, wallet, args["hot_key"], p2p_key
+    member.tier, member.weight, member.slot, member.bump = args["tier"], args["weight"], slot, m.keys.bump(name)
+    member.last_epoch, member.contact = log.epoch, args["contact"]
+    is_open = run.join_authority == "zero"
+    member.authorization = "zero" if is_open or not authorization else authorization
+
+
+@handles("coordinator.update_contact")
+def update_contact(m: Model, c: Call) -> None:
+    member = m.record(c["membership"], "Membership")
+    need(c["signer"] in (member.wallet, member.hot_key), "WrongMember")
+    need(len(c.args["contact"].encode()) <= 128, "ContactTooLong")
+    member.contact = c.args["contact"]
+
+
+@handles("coordinator.ready")
+def ready(m: Model, c: Call) -> None:
+    log = m.log(c["run_state"])
+    rules.ready(log, c.args["slot"], c["signer"])
+    tick_after(m, c, log)
+
+
+@handles("coordinator.commit")
+def commit(m: Model, c: Call) -> None:
+    log = m.log(c["run_state"])
+    rules.commit(log, c.args["slot"], c["signer"], c.args["round"], bytes.fromhex(c.args["hash"]))
+    tick_after(m, c, log)
+
+
+@handles("coordinator.witness")
+def witness(m: Model, c: Call) -> None:
+    log = m.log(c["run_state"])
+    mask = int.from_bytes(bytes.fromhex(c.args["bitmap"]), "little")
+    rules.witness(log, c.args["slot"], c["signer"], c.args["round"], mask)
+    tick_after(m, c, log)
+
+
+@handles("coordinator.attest_checkpoint")
+def attest_checkpoint(m: Model, c: Call) -> None:
+    log = m.log(c["run_state"])
+    digests = [bytes.fromhex(d) for d in c.args["digests"]]
+    rules.attest_checkpoint(log, c.args["slot"], c["signer"], c.args["step"], digests)
+    tick_after(m, c, log)
+
+
+@handles("coordinator.record_checkpoint")
+def record_checkpoint(m: Model, c: Call) -> None:
+    log = m.log(c["run_state"])
+    rules.record_checkpoint(log, c.args["slot"], c["signer"], c.args["uri"].encode())
+    tick_after(m, c, log)
+
+
+@handles("coordinator.leave")
+def leave(m: Model, c: Call) -> None:
+    log = m.log(c["run_state"])
+    rules.leave(log, c.args["slot"], c["signer"])
+    tick_after(m, c, log)
+
+
+# what anybody does
+
+
+@handles("coordinator.tick")
+def tick(m: Model, c: Call) -> None:
+    need(c.is_last or not m.tick_is_last, "TickNotLast")
+    need(rules.tick(m.log(c["run_state"]), m.now, m.slot_hash) > 0, "NothingDue")
+
+
+@handles("coordinator.evict")
+def evict(m: Model, c: Call) -> None:
+    run = m.record(c["run"], "Run")
+    need(run.run_state == c["run_state"], "WrongRunState")
+    member = m.record(c["membership"], "Membership")
+    need(member.run_state == c["run_state"], "WrongRunState")
+    need(m.same(c["authorization"], member.authorization), "WrongAuthorization")
+    need(run.join_authority != "zero", "StillAuthorized")
+    try:
+        grant = m.record(c["authorization"], "Authorization")
+    except Refuse:
+        grant = None
+    refusal = is_admitted(run, grant, member.wallet, member.weight, member.tier)
+    need(bool(refusal), "StillAuthorized")
+    log = m.log(c["run_state"])
+    rules.evict(log, member.slot, member.wallet)
+    tick_after(m, c, log)
+
+
+@handles("coordinator.settle")
+def settle(m: Model, c: Call) -> None:
+    settle_member(m, c)
+
+
+def settle_member(m: Model, c: Call) -> Record:
+    """Moves a slot's pay into the membership account."""
+    member = m.record(c["membership"], "Membership")
+    need(member.run_state == c["run_state"], "WrongRunState")
+    log = m.log(c["run_state"])
+    moved = rules.settle(log, member.slot, member.wallet)
+    if member.created_slot != log.created_slot:
+        member.created_slot, member.earned = log.created_slot, 0
+    member.earned += moved
+    return member
+
+
+@handles("coordinator.close_membership")
+def close_membership(m: Model, c: Call) -> None:
+    member = m.record(c["membership"], "Membership")
+    need(member.wallet == c["wallet"], "WrongMember")
+    need(member.run_state == c["run_state"], "WrongRunState")
+    state = m.accounts.get(c["run_state"])
+    if state is not None and state.owner == "COORDINATOR":
+        log = m.log(c["run_state"])
+        if member.created_slot == log.created_slot:
+            need(member.earned == 0, "MembershipEarned")
+        here = log.slots[member.slot] if member.slot < log.capacity else None
+        owns = here is not None and here.status != FREE and here.wallet == member.wallet
+        need(not owns, "MembershipInUse")
+    m.close(c["membership"], c["wallet"])

@@ -1,0 +1,390 @@
+"""What happens next: mostly what a sensible party would do now, sometimes anything at all.
+
+The generator looks at the model, never at the chain, and every choice comes out of one seeded source of numbers. What it
+returns is recorded as it is, so a replay needs neither this module nor the seed.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from tests.programs.fuzz import rules
+from tests.programs.fuzz.handles import Handle, Op, op, spec_hash
+from tests.programs.fuzz.log import ACTIVE, COOLDOWN, DEPARTED, FINISHED, FREE, PAUSED, TRAIN, UNINITIALIZED
+from tests.programs.fuzz.log import WAITING, WARMUP, WITNESS, Log, bits
+from tests.programs.fuzz.model import Model
+from tests.programs.fuzz.names import NUM_MINTS, digest
+from tests.programs.fuzz.wild import Wild
+
+WALLETS = [f"w{i}" for i in range(8)]
+CREATORS = ["c0", "c1"]
+GRANTORS = ["g0", "g1"]
+PEOPLE = ["rich", "issuer", "x0", *WALLETS, *CREATORS, *GRANTORS, *(f"h{i}" for i in range(8))]
+MAX_RUNS = 3
+Choices = list[tuple[float, Callable[[Handle, Log], list[Op]]]]
+
+
+class Generator:
+    """Makes up one episode, transaction by transaction."""
+
+    def __init__(self, model: Model, seed: str) -> None:
+        self.model = model
+        self.rng = random.Random(seed)
+        self.handles: list[Handle] = []
+        self.num_states = 0
+        self.wild = Wild(model, self.rng, self.handles, PEOPLE)
+        self.wildness = self.rng.choice((0.02, 0.1, 0.1, 0.25))
+        self.rounds: dict[str, int] = {}
+
+    def next(self) -> dict[str, Any]:
+        """The next thing: a move of the clock, or a transaction."""
+        rng = self.rng
+        if not self.handles or (len(self.handles) < MAX_RUNS and rng.random() < 0.01):
+            self.handles.append(self.new_handle())
+        handle = rng.choice(self.handles)
+        log = handle.log(self.model)
+        if rng.random() < (0.04 if log is None else CLOCK[log.phase]):
+            return {"clock": [self.seconds(log), rng.choice((0, 1, 1, 1, 2))]}
+        ops = self.outside(handle) if rng.random() < 0.04 else self.sensible(handle, log)
+        while rng.random() < 0.03:
+            other = rng.choice(self.handles)
+            ops = ops + self.sensible(other, other.log(self.model))
+        if rng.random() < self.wildness:
+            ops = self.wild.change(handle, ops)
+        ops = ops[:6]
+        payer = "rich" if rng.random() < 0.8 else rng.choice(WALLETS)
+        return {"payer": payer, "ops": ops}
+
+    def seconds(self, log: Log | None) -> int:
+        rng = self.rng
+        if log is not None and log.configured and rng.random() < 0.55:
+            c = log.config
+            wait = {
+                WAITING: c["waiting_for_members_extra_time"],
+                WARMUP: c["warmup_time"],
+                TRAIN: c["max_round_train_time"],
+                WITNESS: c["round_witness_time"],
+                COOLDOWN: c["cooldown_time"],
+            }.get(log.phase, 1)
+            left = log.phase_start + wait - self.model.now
+            return max(left - rng.choice((0, 0, 1, -1)), 0)
+        return rng.choice((0, 1, 1, 2, 10, 60, 1000, 2_592_000, rng.randrange(10**9)))
+
+    def new_handle(self) -> Handle:
+        rng = self.rng
+        capacity = 256 if rng.random() < 0.02 else rng.choice((1, 2, 3, 4, 4, 6, 8, 8, 16))
+        creator = rng.choice(CREATORS)
+        self.num_states += 1
+        return Handle(
+            creator=creator,
+            run_id=rng.choice(("alpha", "beta", "gamma")) + str(self.num_states),
+            state=f"s{self.num_states}",
+            mint=f"m{rng.randrange(NUM_MINTS)}" if rng.random() < 0.6 else None,
+            capacity=capacity,
+            join_authority="zero" if rng.random() < 0.5 else rng.choice(GRANTORS),
+            spec=rng.randbytes(rng.choice((1, 40, 300, 900))),
+        )
+
+    # sensible things by phase
+
+    def sensible(self, handle: Handle, log: Log | None) -> list[Op]:
+        """One or more instructions that fit the run's phase."""
+        if log is None:
+            return self.without_log(handle)
+        choices = self.choices(log)
+        _, action = self.rng.choices(choices, [w for w, _ in choices])[0]
+        return action(handle, log) or [handle.tick()]
+
+    def choices(self, log: Log) -> Choices:
+        always: Choices = [
+            (2, self.settle),
+            (2, self.claim),
+            (0.6, self.admin_misc),
+            (0.3, self.contact),
+            (0.4, self.close_membership),
+            (0.5, self.evict),
+            (0.5, self.close),
+            (0.7, self.fund),
+            (1, self.join),
+            (0.5, self.leave),
+            (0.6, self.grant),
+        ]
+        tick: Choices = [(2, lambda h, _log: [h.tick()])]
+        more: Choices = {
+            UNINITIALIZED: [(12, self.prepare)],
+            PAUSED: [(6, self.resume), (4, self.join), (1, self.configure), (2, self.close), (1, self.settle)],
+            WAITING: [(25, self.join), (3, self.grant), *tick],
+            WARMUP: [(30, self.ready), *tick],
+            TRAIN: [(60, self.duty), (2, self.ready), *tick],
+            WITNESS: [(25, self.duty), (4, self.ready), *tick],
+            COOLDOWN: [(30, self.agree), *tick],
+            FINISHED: [(6, self.settle), (6, self.claim), (6, self.close), (1, self.configure)],
+        }[log.phase]
+        return always + more
+
+    def without_log(self, h: Handle) -> list[Op]:
+        """Before the run is created, or after it was closed."""
+        roll, w = self.rng.random(), self.rng.choice(WALLETS)
+        if roll < 0.6:
+            return self.recreate(h)
+        if roll < 0.75:
+            return [h.close_membership(w)]
+        if h.mint is not None and roll < 0.9:
+            return [h.claim(w, "rich")] if roll < 0.85 else [h.close(self.model, "x0")]
+        return [h.settle(w)]
+
+    def recreate(self, h: Handle) -> list[Op]:
+        """Create; mostly under a fresh key where the old one was used."""
+        used = h.state in self.wild.created
+        if used and self.rng.random() < 0.6:
+            fresh = self.new_handle()
+            h.state, h.capacity, h.mint = fresh.state, fresh.capacity, fresh.mint
+        self.wild.created.add(h.state)
+        return h.create()
+
+    def prepare(self, h: Handle, log: Log) -> list[Op]:
+        """Write, seal, configure: whatever is missing."""
+        spec = h.record(self.model, f"spec/{h.run}")
+        if spec is None or (log.configured and log.sealed):
+            return []
+        if not log.configured and (log.sealed or self.rng.random() < 0.4):
+            return self.configure(h, log)
+        done = spec.len
+        if done < len(h.spec):
+            piece = h.spec[done : done + self.rng.choice((400, 700))]
+            write = h.admin(self.model, "write_spec", offset=done, bytes=piece.hex())
+            return [write]
+        return [h.admin(self.model, "seal_spec")]
+
+    def configure(self, h: Handle, log: Log) -> list[Op]:
+        rng = self.rng
+        most = min(log.capacity, rng.choice((1, 2, 3, 5)))
+        start = rng.choice((1, 4, 8, 100))
+        config = {
+            "warmup_time": rng.choice((1, 10, 60)),
+            "cooldown_time": rng.choice((1, 10, 60)),
+            "max_round_train_time": rng.choice((1, 10, 60)),
+            "round_witness_time": rng.choice((1, 10, 60)),
+            "epoch_time": rng.choice((5, 100, 1000, 10_000)),
+            "waiting_for_members_extra_time": rng.choice((0, 0, 5, 60)),
+            "global_batch_size_warmup_tokens": rng.choice((0, 0, 1000)),
+            "total_steps": log.step + rng.choice((1, 3, 6, 10, 50)),
+            "global_batch_size_start": start,
+            "global_batch_size_end": start + rng.choice((0, 0, 7, 1000)),
+            "max_seq_len": rng.choice((1, 16, 4096)),
+            "pay_per_tier": [rng.choice((0, 1, 1, 2, 3, 7, 1_000_000)) for _ in range(4)],
+            "init_min_clients": most,
+            "min_clients": rng.randint(1, most),
+            "min_full_members": 1,
+            "witness_nodes": rng.choice((0, 0, 1, 2, 3)),
+            "max_missed": rng.choice((1, 2, 3, 3)),
+            "max_failed_warmups": rng.choice((1, 2, 3)),
+            "max_tier": rng.choice((0, 1, 1, 2)),
+        }
+        if rng.random() < self.wildness:
+            field = rng.choice([f for f in config if f != "pay_per_tier"])
+            config[field] = rng.choice((0, 255)) if field == "max_tier" else rng.choice((0, 65_535))
+        return [h.admin(self.model, "configure", config=config)]
+
+    def resume(self, h: Handle, _log: Log) -> list[Op]:
+        return [h.admin(self.model, "set_paused", paused=False)]
+
+    def admin_misc(self, h: Handle, log: Log) -> list[Op]:
+        rng, m = self.rng, self.model
+        roll = rng.random()
+        if roll < 0.45:
+            rate = rng.choice((0, 1, 7, 100, 1000, 999_983, 10**9, rng.randrange(10**6), 1 << 62, (1 << 62) + 1))
+            return [h.admin(m, "set_round_rate", rate=rate)]
+        if roll < 0.75:
+            return [h.admin(m, "set_paused", paused=rng.random() < 0.6 or not log.pause_requested)]
+        if roll < 0.82:
+            texts = {"name": "n" * rng.choice((1, 64, 65)), "description": "", "min_client_version": "0.2"}
+            join_authority = h.join_authority if rng.random() < 0.8 else rng.choice([*GRANTORS, "zero"])
+            return [h.admin(m, "set_metadata", **texts, join_authority=join_authority)]
+        if roll < 0.9:
+            spec = rng.randbytes(rng.choice((1, 40, 300)))
+            if log.phase in rules.HALTED:
+                h.spec = spec
+            return [h.admin(m, "reset_spec", spec_len=len(spec), spec_sha256=spec_hash(spec))]
+        return [h.admin(m, "set_authority", authority=rng.choice([*CREATORS, h.creator, "x0", "zero"]))]
+
+    # members
+
+    def a_slot(self, log: Log, *status: int) -> int | None:
+        found = [i for i, s in enumerate(log.slots) if s.status in status]
+        return self.rng.choice(found) if found else None
+
+    def signer(self, log: Log, slot: int) -> str:
+        place = log.slots[slot]
+        return place.wallet if place.hot_key == "zero" or self.rng.random() < 0.2 else place.hot_key
+
+    def join(self, h: Handle, log: Log) -> list[Op]:
+        rng = self.rng
+        wallet = rng.choice(WALLETS)
+        old = next((s for s in log.slots if s.status == DEPARTED and s.wallet == wallet), None)
+        top = log.config.get("max_tier", 1)
+        tier, weight = (old.tier, old.weight) if old else (rng.choice((0, 0, rng.randint(0, top))), 1)
+        run = h.record(self.model, h.run)
+        authorization = None
+        if run is not None and run.join_authority != "zero":
+            name = f"auth/{run.join_authority}/{wallet}"
+            mine = [wallet, *(w for w in WALLETS if self.lends(run.join_authority, w, wallet))]
+            authorization = f"auth/{run.join_authority}/{rng.choice(mine)}"
+            grant = h.record(self.model, authorization)
+            if grant is None or not grant.active:
+                return self.grant_for(run.join_authority, wallet)
+            weight = weight if old else rng.randint(1, max(1, min(grant.max_weight, 9)))
+            tier = max(tier, min(grant.min_tier, top))
+            authorization = authorization or name
+        return [h.join(wallet, tier, weight, authorization)]
+
+    def lends(self, grantor: str, grantee: str, wallet: str) -> bool:
+        account = self.model.accounts.get(f"auth/{grantor}/{grantee}")
+        return account is not None and wallet in getattr(account.data, "delegates", ())
+
+    def grant_for(self, grantor: str, grantee: str) -> list[Op]:
+        """Bring an authorization one step closer to being active."""
+        name = f"auth/{grantor}/{grantee}"
+        if name not in self.model.accounts:
+            acc = {"payer": "rich", "grantor": grantor, "authorization": name}
+            rng = self.rng
+            args = {"scope": b"CoordinatorJoinRun".hex(), "max_weight": rng.choice((1, 5, 500, 65_535))}
+            create = op("authorizer.create", acc, grantee=grantee, min_tier=rng.choice((0, 0, 0, 1)), **args)
+            return [create] if rng.random() < 0.3 else [create, self.activate(grantor, name)]
+        return [self.activate(grantor, name)]
+
+    def activate(self, grantor: str, name: str, active: bool = True) -> Op:
+        return op("authorizer.set_active", {"grantor": grantor, "authorization": name}, active=active)
+
+    def grant(self, h: Handle, _log: Log) -> list[Op]:
+        rng = self.rng
+        grantor, grantee = rng.choice(GRANTORS), rng.choice(WALLETS)
+        name = f"auth/{grantor}/{grantee}"
+        roll = rng.random()
+        if name not in self.model.accounts or roll < 0.2:
+            return self.grant_for(grantor, grantee)
+        if roll < 0.5:
+            return [self.activate(grantor, name, active=rng.random() < 0.3)]
+        if roll < 0.6:
+            limits = {"max_weight": rng.choice((0, 1, 5)), "min_tier": rng.choice((0, 1, 2))}
+            return [op("authorizer.set_limits", {"grantor": grantor, "authorization": name}, **limits)]
+        if roll < 0.85:
+            add = rng.sample([*WALLETS, "x0"], rng.choice((0, 1, 1, 3)))
+            acc = {"payer": "rich", "grantee": grantee, "authorization": name}
+            return [op("authorizer.set_delegates", acc, add=add, clear=rng.random() < 0.4)]
+        acc = {"grantor": grantor, "recipient": rng.choice((grantor, "x0")), "authorization": name}
+        return [op("authorizer.close", acc)]
+
+    def ready(self, h: Handle, log: Log) -> list[Op]:
+        late = [i for i, s in enumerate(log.slots) if s.status == ACTIVE and not s.ready]
+        if not late:
+            return []
+        slot = self.rng.choice(late)
+        return [h.duty("ready", self.signer(log, slot), slot)]
+
+    def duty(self, h: Handle, log: Log) -> list[Op]:
+        """A commit or an attestation that is due."""
+        rng = self.rng
+        due: list[Op] = []
+        before = rules.attested_round(log)
+        if before is not None:
+            for i in bits(before.witnesses & ~before.attested):
+                if log.slots[i].status == ACTIVE:
+                    mask = before.committed
+                    if rng.random() < 0.25:
+                        mask &= rng.getrandbits(256)
+                    value = mask.to_bytes(32, "little").hex()
+                    due.append(h.duty("witness", self.signer(log, i), i, round=before.number, bitmap=value))
+        now = log.rounds[log.open]
+        if log.phase == TRAIN:
+            for i in bits(now.assigned & ~now.committed):
+                if log.slots[i].status == ACTIVE:
+                    value = digest(f"{h.state} {i} {now.number}").hex()
+                    due.append(h.duty("commit", self.signer(log, i), i, round=now.number, hash=value))
+        return [rng.choice(due)] if due else []
+
+    def agree(self, h: Handle, log: Log) -> list[Op]:
+        """A vote on the weights, or the record of where they are."""
+        rng = self.rng
+        if log.pending.agreed:
+            slot = log.uploader if log.uploader < log.capacity and rng.random() < 0.8 else None
+            slot = self.a_slot(log, ACTIVE) if slot is None else slot
+            if slot is None or log.slots[slot].status == FREE:
+                return []
+            uri = rng.choice(("hub://somebody/weights", "u", "u" * 128))
+            return [h.duty("record_checkpoint", self.signer(log, slot), slot, uri=uri)]
+        voters = [i for i, s in enumerate(log.slots) if s.status == ACTIVE and not s.voted]
+        if not voters:
+            return []
+        slot = rng.choice(voters)
+        word = "weights" if rng.random() < 0.9 else "other weights"
+        parts = range(max(log.config["max_tier"] - log.slots[slot].tier + 1, 0))
+        digests = [digest(f"{word} {log.step} {part}").hex() for part in parts]
+        step = log.pending.step
+        return [h.duty("attest_checkpoint", self.signer(log, slot), slot, step=step, digests=digests)]
+
+    def leave(self, h: Handle, log: Log) -> list[Op]:
+        slot = self.a_slot(log, 1, ACTIVE)
+        return [] if slot is None else [h.duty("leave", self.signer(log, slot), slot)]
+
+    def contact(self, h: Handle, _log: Log) -> list[Op]:
+        wallet = self.rng.choice(WALLETS)
+        signer = self.rng.choice((wallet, "h" + wallet[1:]))
+        acc = {"signer": signer, "membership": h.member(wallet)}
+        return [op("coordinator.update_contact", acc, contact="c" * self.rng.choice((0, 20, 128, 129)))]
+
+    # anybody
+
+    def member_of(self, h: Handle, log: Log) -> str:
+        """A wallet that most likely has something to settle or to claim."""
+        slot = self.a_slot(log, 1, ACTIVE, DEPARTED)
+        if slot is not None and self.rng.random() < 0.7:
+            return log.slots[slot].wallet
+        return self.rng.choice(WALLETS)
+
+    def settle(self, h: Handle, log: Log) -> list[Op]:
+        return [h.settle(self.member_of(h, log))]
+
+    def claim(self, h: Handle, log: Log) -> list[Op]:
+        wallet = self.member_of(h, log)
+        if h.mint is None:
+            return [h.settle(wallet)]
+        return [h.claim(wallet, self.rng.choice(("rich", wallet)))]
+
+    def evict(self, h: Handle, log: Log) -> list[Op]:
+        wallet = self.member_of(h, log)
+        member = h.record(self.model, h.member(wallet))
+        return [h.evict(wallet, member.authorization if member else "zero")]
+
+    def close_membership(self, h: Handle, _log: Log) -> list[Op]:
+        return [h.close_membership(self.rng.choice(WALLETS))]
+
+    def close(self, h: Handle, log: Log) -> list[Op]:
+        if h.mint is not None:
+            token = f"ata/{h.mint}/{h.authority(self.model)}"
+            if token not in self.model.accounts:
+                return [self.wild.ata(h.authority(self.model), h.mint)]
+        return [h.close(self.model, self.rng.choice((h.creator, "x0", "rich")))]
+
+    def fund(self, h: Handle, log: Log) -> list[Op]:
+        if h.mint is None:
+            return []
+        owed = log.total_earned
+        amount = self.rng.choice((0, 1, 50, 1000, owed, owed + 1, max(owed - 1, 0), 10**7)) % (1 << 60)
+        return [self.wild.mint_to(h.mint, f"ata/{h.mint}/{h.pool}", amount)]
+
+    def outside(self, h: Handle) -> list[Op]:
+        """Somebody moves tokens or lamports about."""
+        return self.wild.outside(h)
+
+
+CLOCK = {
+    UNINITIALIZED: 0.02,
+    WAITING: 0.06,
+    WARMUP: 0.08,
+    TRAIN: 0.08,
+    WITNESS: 0.12,
+    COOLDOWN: 0.1,
+    FINISHED: 0.03,
+    PAUSED: 0.03,
+}
