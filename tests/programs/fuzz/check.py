@@ -5,6 +5,7 @@ from typing import Any
 from tests.programs.fuzz.accounts import Record, Token
 from tests.programs.fuzz.log import Log
 from tests.programs.fuzz.model import Expected, Model
+from tests.programs.fuzz.names import is_tracked
 from tests.programs.fuzz.world import FAULTS, Outcome, World
 
 
@@ -54,11 +55,6 @@ def check_account(model: Model, world: World, name: str) -> None:
         raise Broken("data", f"{name}: {difference}")
 
 
-def is_tracked(name: str) -> bool:
-    """Whether a name is an account of the model: not a program, a sysvar or the zero key."""
-    return not name.isupper() and name != "zero"
-
-
 def check_touched(model: Model, world: World) -> None:
     """Every account that the last transaction named."""
     for name in model.touched:
@@ -100,8 +96,8 @@ def check_pay(model: Model, state: str, log: Log) -> None:
     for account in model.accounts.values():
         member = account.data
         if isinstance(member, Record) and member.kind == "Membership" and member.run_state == state:
-            if member.created_slot == log.created_slot:
-                held[member.wallet] = held.get(member.wallet, 0) + member.earned
+            earned = member.earned if member.created_slot == log.created_slot else 0
+            held[member.wallet] = held.get(member.wallet, 0) + earned
     for wallet in held.keys() | log.credits.keys():
         if held.get(wallet, 0) != log.credits.get(wallet, 0):
             raise Broken("pay", f"{state}: {wallet} holds {held.get(wallet, 0)}, credited {log.credits}")

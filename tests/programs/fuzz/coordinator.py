@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from tests.programs.fuzz import rules
+from tests.programs.fuzz import phases, rules
 from tests.programs.fuzz.accounts import SPACE, Record, Zeros
 from tests.programs.fuzz.log import FREE, Log, Slot, account_size
 from tests.programs.fuzz.model import Call, Model, handles
@@ -215,7 +215,7 @@ def is_admitted(run: Record, authorization: Record | None, wallet: str, weight: 
 def tick_after(m: Model, c: Call, log: Log) -> None:
     """Whatever is due happens, but only at the end of a transaction: nobody may undo what is drawn."""
     if c.is_last or not m.tick_is_last:
-        rules.tick(log, m.now, m.slot_hash)
+        phases.tick(log, m.now, m.slot_hash)
 
 
 @handles("coordinator.join")
@@ -242,7 +242,12 @@ def join(m: Model, c: Call) -> None:
     if member.created_slot != log.created_slot:
         member.created_slot, member.earned = log.created_slot, 0
     member.run_state, member.wallet, member.hot_key, member.p2p_key = state, wallet, args["hot_key"], p2p_key
-    member.tier, member.weight, member.slot, member.bump = args["tier"], args["weight"], slot, m.keys.bump(name)
+    member.tier, member.weight, member.slot, member.bump = (
+        args["tier"],
+        args["weight"],
+        slot,
+        m.keys.bump(name),
+    )
     member.last_epoch, member.contact = log.epoch, args["contact"]
     is_open = run.join_authority == "zero"
     member.authorization = "zero" if is_open or not authorization else authorization
@@ -306,7 +311,7 @@ def leave(m: Model, c: Call) -> None:
 @handles("coordinator.tick")
 def tick(m: Model, c: Call) -> None:
     need(c.is_last or not m.tick_is_last, "TickNotLast")
-    need(rules.tick(m.log(c["run_state"]), m.now, m.slot_hash) > 0, "NothingDue")
+    need(phases.tick(m.log(c["run_state"]), m.now, m.slot_hash) > 0, "NothingDue")
 
 
 @handles("coordinator.evict")

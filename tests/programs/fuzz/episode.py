@@ -41,18 +41,19 @@ class Episode:
 
     Args:
         deep_every: transactions between two checks of every account.
-        programs: bytes of the programs to test; the committed ones without it.
+        world: the chain to play on, used again and emptied first; a new one without it.
         make_model: builds the model; tests pass one that is wrong.
     """
 
     def __init__(
         self,
         deep_every: int = 250,
-        programs: dict[str, bytes] | None = None,
+        world: World | None = None,
         make_model: Callable[[list[str], Keyring], Model] = Model,
     ) -> None:
-        self.model = make_model(PEOPLE, Keyring())
-        self.world = World(self.model, programs)
+        self.world = world or World()
+        self.model = make_model(PEOPLE, self.world.keys)
+        self.world.begin(self.model)
         self.lamports = self.model.total()
         self.known: set[str] = set()
         self.tally = Tally()
@@ -65,15 +66,15 @@ class Episode:
         model.slot = model.slot + slots if model.slot else START[1]
         model.slot_hash = self.world.set_clock(model.now, model.slot)
 
-    def play(self, item: Item) -> None:
-        """One move of the clock or one transaction, with its checks.
+    def play(self, item: Item) -> bool:
+        """One move of the clock or one transaction, with its checks; whether it did anything but pay a fee.
 
         Raises:
             Broken: chain and model differ, or a sum does not hold.
         """
         if "clock" in item:
             self.move_clock(*item["clock"])
-            return
+            return True
         model, tally = self.model, self.tally
         phases = [self.phase(op) for op in item["ops"]]
         expected = model.apply(item)
@@ -85,6 +86,7 @@ class Episode:
         self.count(item, phases, expected, outcome)
         if tally.transactions % self.deep_every == 0:
             self.check()
+        return expected.ok
 
     def check(self) -> None:
         """The deep check."""
@@ -124,6 +126,8 @@ class Failure:
     kind: str
     detail: str
     items: list[Item]
+    effective: list[Item]
+    """The items without those that were refused, the last one aside."""
     seed: str = ""
 
 
@@ -136,13 +140,16 @@ def run(items: Iterable[Item], **options: Any) -> tuple[Failure | None, Tally]:
 def follow(episode: Episode, items: Iterable[Item]) -> Failure | None:
     """Feeds items to an episode until one breaks something."""
     done: list[Item] = []
+    effective: list[Item] = []
     try:
         for item in items:
             done.append(item)
-            episode.play(item)
+            if episode.play(item):
+                effective.append(item)
         episode.check()
     except Broken as broken:
-        return Failure(broken.kind, broken.detail, done)
+        last = [] if effective and effective[-1] is done[-1] else done[-1:]
+        return Failure(broken.kind, broken.detail, done, effective + last)
     return None
 
 

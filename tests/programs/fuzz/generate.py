@@ -1,7 +1,7 @@
 """What happens next: mostly what a sensible party would do now, sometimes anything at all.
 
-The generator looks at the model, never at the chain, and every choice comes out of one seeded source of numbers. What it
-returns is recorded as it is, so a replay needs neither this module nor the seed.
+The generator looks at the model, never at the chain, and every choice comes out of one seeded source of numbers.
+What it returns is recorded as it is, so a replay needs neither this module nor the seed.
 """
 
 import random
@@ -9,22 +9,32 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.programs.fuzz import rules
-from tests.programs.fuzz.handles import Handle, Op, op, spec_hash
-from tests.programs.fuzz.log import ACTIVE, COOLDOWN, DEPARTED, FINISHED, FREE, PAUSED, TRAIN, UNINITIALIZED
-from tests.programs.fuzz.log import WAITING, WARMUP, WITNESS, Log, bits
+from tests.programs.fuzz.authority import GRANTORS, PEOPLE, WALLETS, Authority
+from tests.programs.fuzz.handles import Handle, Op, op
+from tests.programs.fuzz.log import (
+    ACTIVE,
+    COOLDOWN,
+    DEPARTED,
+    FINISHED,
+    FREE,
+    PAUSED,
+    TRAIN,
+    UNINITIALIZED,
+    WAITING,
+    WARMUP,
+    WITNESS,
+    Log,
+    bits,
+)
 from tests.programs.fuzz.model import Model
-from tests.programs.fuzz.names import NUM_MINTS, digest
+from tests.programs.fuzz.names import digest
 from tests.programs.fuzz.wild import Wild
 
-WALLETS = [f"w{i}" for i in range(8)]
-CREATORS = ["c0", "c1"]
-GRANTORS = ["g0", "g1"]
-PEOPLE = ["rich", "issuer", "x0", *WALLETS, *CREATORS, *GRANTORS, *(f"h{i}" for i in range(8))]
 MAX_RUNS = 3
 Choices = list[tuple[float, Callable[[Handle, Log], list[Op]]]]
 
 
-class Generator:
+class Generator(Authority):
     """Makes up one episode, transaction by transaction."""
 
     def __init__(self, model: Model, seed: str) -> None:
@@ -34,7 +44,6 @@ class Generator:
         self.num_states = 0
         self.wild = Wild(model, self.rng, self.handles, PEOPLE)
         self.wildness = self.rng.choice((0.02, 0.1, 0.1, 0.25))
-        self.rounds: dict[str, int] = {}
 
     def next(self) -> dict[str, Any]:
         """The next thing: a move of the clock, or a transaction."""
@@ -70,21 +79,6 @@ class Generator:
             return max(left - rng.choice((0, 0, 1, -1)), 0)
         return rng.choice((0, 1, 1, 2, 10, 60, 1000, 2_592_000, rng.randrange(10**9)))
 
-    def new_handle(self) -> Handle:
-        rng = self.rng
-        capacity = 256 if rng.random() < 0.02 else rng.choice((1, 2, 3, 4, 4, 6, 8, 8, 16))
-        creator = rng.choice(CREATORS)
-        self.num_states += 1
-        return Handle(
-            creator=creator,
-            run_id=rng.choice(("alpha", "beta", "gamma")) + str(self.num_states),
-            state=f"s{self.num_states}",
-            mint=f"m{rng.randrange(NUM_MINTS)}" if rng.random() < 0.6 else None,
-            capacity=capacity,
-            join_authority="zero" if rng.random() < 0.5 else rng.choice(GRANTORS),
-            spec=rng.randbytes(rng.choice((1, 40, 300, 900))),
-        )
-
     # sensible things by phase
 
     def sensible(self, handle: Handle, log: Log | None) -> list[Op]:
@@ -112,7 +106,13 @@ class Generator:
         tick: Choices = [(2, lambda h, _log: [h.tick()])]
         more: Choices = {
             UNINITIALIZED: [(12, self.prepare)],
-            PAUSED: [(6, self.resume), (4, self.join), (1, self.configure), (2, self.close), (1, self.settle)],
+            PAUSED: [
+                (6, self.resume),
+                (4, self.join),
+                (1, self.configure),
+                (2, self.close),
+                (1, self.settle),
+            ],
             WAITING: [(25, self.join), (3, self.grant), *tick],
             WARMUP: [(30, self.ready), *tick],
             TRAIN: [(60, self.duty), (2, self.ready), *tick],
@@ -121,92 +121,6 @@ class Generator:
             FINISHED: [(6, self.settle), (6, self.claim), (6, self.close), (1, self.configure)],
         }[log.phase]
         return always + more
-
-    def without_log(self, h: Handle) -> list[Op]:
-        """Before the run is created, or after it was closed."""
-        roll, w = self.rng.random(), self.rng.choice(WALLETS)
-        if roll < 0.6:
-            return self.recreate(h)
-        if roll < 0.75:
-            return [h.close_membership(w)]
-        if h.mint is not None and roll < 0.9:
-            return [h.claim(w, "rich")] if roll < 0.85 else [h.close(self.model, "x0")]
-        return [h.settle(w)]
-
-    def recreate(self, h: Handle) -> list[Op]:
-        """Create; mostly under a fresh key where the old one was used."""
-        used = h.state in self.wild.created
-        if used and self.rng.random() < 0.6:
-            fresh = self.new_handle()
-            h.state, h.capacity, h.mint = fresh.state, fresh.capacity, fresh.mint
-        self.wild.created.add(h.state)
-        return h.create()
-
-    def prepare(self, h: Handle, log: Log) -> list[Op]:
-        """Write, seal, configure: whatever is missing."""
-        spec = h.record(self.model, f"spec/{h.run}")
-        if spec is None or (log.configured and log.sealed):
-            return []
-        if not log.configured and (log.sealed or self.rng.random() < 0.4):
-            return self.configure(h, log)
-        done = spec.len
-        if done < len(h.spec):
-            piece = h.spec[done : done + self.rng.choice((400, 700))]
-            write = h.admin(self.model, "write_spec", offset=done, bytes=piece.hex())
-            return [write]
-        return [h.admin(self.model, "seal_spec")]
-
-    def configure(self, h: Handle, log: Log) -> list[Op]:
-        rng = self.rng
-        most = min(log.capacity, rng.choice((1, 2, 3, 5)))
-        start = rng.choice((1, 4, 8, 100))
-        config = {
-            "warmup_time": rng.choice((1, 10, 60)),
-            "cooldown_time": rng.choice((1, 10, 60)),
-            "max_round_train_time": rng.choice((1, 10, 60)),
-            "round_witness_time": rng.choice((1, 10, 60)),
-            "epoch_time": rng.choice((5, 100, 1000, 10_000)),
-            "waiting_for_members_extra_time": rng.choice((0, 0, 5, 60)),
-            "global_batch_size_warmup_tokens": rng.choice((0, 0, 1000)),
-            "total_steps": log.step + rng.choice((1, 3, 6, 10, 50)),
-            "global_batch_size_start": start,
-            "global_batch_size_end": start + rng.choice((0, 0, 7, 1000)),
-            "max_seq_len": rng.choice((1, 16, 4096)),
-            "pay_per_tier": [rng.choice((0, 1, 1, 2, 3, 7, 1_000_000)) for _ in range(4)],
-            "init_min_clients": most,
-            "min_clients": rng.randint(1, most),
-            "min_full_members": 1,
-            "witness_nodes": rng.choice((0, 0, 1, 2, 3)),
-            "max_missed": rng.choice((1, 2, 3, 3)),
-            "max_failed_warmups": rng.choice((1, 2, 3)),
-            "max_tier": rng.choice((0, 1, 1, 2)),
-        }
-        if rng.random() < self.wildness:
-            field = rng.choice([f for f in config if f != "pay_per_tier"])
-            config[field] = rng.choice((0, 255)) if field == "max_tier" else rng.choice((0, 65_535))
-        return [h.admin(self.model, "configure", config=config)]
-
-    def resume(self, h: Handle, _log: Log) -> list[Op]:
-        return [h.admin(self.model, "set_paused", paused=False)]
-
-    def admin_misc(self, h: Handle, log: Log) -> list[Op]:
-        rng, m = self.rng, self.model
-        roll = rng.random()
-        if roll < 0.45:
-            rate = rng.choice((0, 1, 7, 100, 1000, 999_983, 10**9, rng.randrange(10**6), 1 << 62, (1 << 62) + 1))
-            return [h.admin(m, "set_round_rate", rate=rate)]
-        if roll < 0.75:
-            return [h.admin(m, "set_paused", paused=rng.random() < 0.6 or not log.pause_requested)]
-        if roll < 0.82:
-            texts = {"name": "n" * rng.choice((1, 64, 65)), "description": "", "min_client_version": "0.2"}
-            join_authority = h.join_authority if rng.random() < 0.8 else rng.choice([*GRANTORS, "zero"])
-            return [h.admin(m, "set_metadata", **texts, join_authority=join_authority)]
-        if roll < 0.9:
-            spec = rng.randbytes(rng.choice((1, 40, 300)))
-            if log.phase in rules.HALTED:
-                h.spec = spec
-            return [h.admin(m, "reset_spec", spec_len=len(spec), spec_sha256=spec_hash(spec))]
-        return [h.admin(m, "set_authority", authority=rng.choice([*CREATORS, h.creator, "x0", "zero"]))]
 
     # members
 
@@ -220,7 +134,12 @@ class Generator:
 
     def join(self, h: Handle, log: Log) -> list[Op]:
         rng = self.rng
-        wallet = rng.choice(WALLETS)
+        here = {s.wallet for s in log.slots if s.present}
+        away = [w for w in WALLETS if w not in here]
+        full = len(here) >= log.capacity
+        if log.phase == WAITING and (full or not away) and rng.random() < 0.9:
+            return self.stir(h, log)
+        wallet = rng.choice(away) if away and rng.random() < 0.9 else rng.choice(WALLETS)
         old = next((s for s in log.slots if s.status == DEPARTED and s.wallet == wallet), None)
         top = log.config.get("max_tier", 1)
         tier, weight = (old.tier, old.weight) if old else (rng.choice((0, 0, rng.randint(0, top))), 1)
@@ -237,6 +156,17 @@ class Generator:
             tier = max(tier, min(grant.min_tier, top))
             authorization = authorization or name
         return [h.join(wallet, tier, weight, authorization)]
+
+    def stir(self, h: Handle, log: Log) -> list[Op]:
+        """Nobody can come any more: somebody leaves, the rules change, or time passes."""
+        if self.rng.random() < 0.5 and not rules.enough_present(log):
+            wrong = [i for i, s in enumerate(log.slots) if s.present and s.next_tier > 0]
+            slot = self.rng.choice(wrong) if wrong else self.a_slot(log, 1)
+            if slot is not None:
+                return [h.duty("leave", self.signer(log, slot), slot)]
+        if self.rng.random() < 0.3:
+            return [h.admin(self.model, "set_paused", paused=True)]
+        return []
 
     def lends(self, grantor: str, grantee: str, wallet: str) -> bool:
         account = self.model.accounts.get(f"auth/{grantor}/{grantee}")

@@ -75,9 +75,7 @@ class Handle:
     def create(self, size: int | None = None) -> list[Op]:
         """The log's account and the run, in one transaction."""
         space = account_size(self.capacity) if size is None else size
-        new = op(
-            "system.create", {"from": self.payer, "new": self.state}, lamports=rent(space), space=space
-        )
+        new = op("system.create", {"from": self.payer, "new": self.state}, lamports=rent(space), space=space)
         args = {
             "run_id": self.run_id,
             "name": "A run",

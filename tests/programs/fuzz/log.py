@@ -7,7 +7,16 @@ from tests.programs.fuzz.names import Keyring
 from tests.programs.fuzz.packing import CHECKPOINT, CONFIG, HEADER, LAYOUT, ROUND, SLOT
 
 UNINITIALIZED, WAITING, WARMUP, TRAIN, WITNESS, COOLDOWN, FINISHED, PAUSED = range(8)
-PHASES = ("Uninitialized", "Waiting", "Warmup", "RoundTrain", "RoundWitness", "Cooldown", "Finished", "Paused")
+PHASES = (
+    "Uninitialized",
+    "Waiting",
+    "Warmup",
+    "RoundTrain",
+    "RoundWitness",
+    "Cooldown",
+    "Finished",
+    "Paused",
+)
 FREE, PRESENT, ACTIVE, DEPARTED = range(4)
 EMPTY, OPEN, COMMITTED, CLOSED = range(4)
 NOBODY = 0xFFFF
@@ -270,7 +279,10 @@ class Log:
 
     def _slot_difference(self, slots: bytes, data: bytes, at: int) -> str:
         for i in range(self.capacity):
-            a, b = data[at + i * SLOT.size : at + (i + 1) * SLOT.size], slots[i * SLOT.size : (i + 1) * SLOT.size]
+            a, b = (
+                data[at + i * SLOT.size : at + (i + 1) * SLOT.size],
+                slots[i * SLOT.size : (i + 1) * SLOT.size],
+            )
             if a != b:
                 return f"slot {i} (chain, model): {_differing(SLOT, a, b)}"
         return "slots"

@@ -203,7 +203,10 @@ class Model:
 
     def same(self, name: str, derived: str) -> bool:
         """Whether two names are the same address."""
-        return name == derived or self.keys.raw(name) == self.keys.raw(derived)
+        try:
+            return name == derived or self.keys.raw(name) == self.keys.raw(derived)
+        except KeyError:
+            return False
 
     def is_unused(self, name: str) -> bool:
         """Whether an address is nobody's yet; lamports may lie there."""
@@ -214,8 +217,12 @@ class Model:
         """Let a payer bring what an account's rent lacks."""
         here = self.accounts.get(name)
         missing = max(rent(size) - (here.lamports if here else 0), 0)
-        need(self.accounts[payer].lamports >= missing)
-        self.accounts[payer].lamports -= missing
+        if missing:
+            wallet = self.accounts.get(payer)
+            need(wallet is not None and wallet.owner == "SYSTEM" and wallet.data is None)
+            assert wallet is not None
+            need(wallet.lamports >= missing)
+            wallet.lamports -= missing
         if here is None:
             here = self.accounts[name] = Account(0)
         here.lamports += missing

@@ -12,7 +12,14 @@ from solders.pubkey import Pubkey
 from solders.system_program import ID as SYSTEM
 from solders.token import ID as TOKEN
 
-from tests.programs.chain_harness import ASSOCIATED, AUTHORIZER, COORDINATOR, SLOT_HASHES, TOKEN_2022, TREASURER
+from tests.programs.chain_harness import (
+    ASSOCIATED,
+    AUTHORIZER,
+    COORDINATOR,
+    SLOT_HASHES,
+    TOKEN_2022,
+    TREASURER,
+)
 
 JOIN_SCOPE = b"CoordinatorJoinRun"
 FIXED = {
@@ -42,6 +49,11 @@ def digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
+def is_tracked(name: str) -> bool:
+    """Whether a name is an account of the model: not a program, a sysvar or the zero key."""
+    return not name.isupper() and name != "zero"
+
+
 class Keyring:
     """Names to addresses, remembered."""
 
@@ -50,8 +62,16 @@ class Keyring:
         self._bytes: dict[str, bytes] = {}
         self._bumps: dict[str, int] = {}
 
+    def names(self) -> list[str]:
+        """Every name that was ever asked for."""
+        return list(self._known)
+
     def key(self, name: str) -> Pubkey:
-        """The address of a name."""
+        """The address of a name.
+
+        Raises:
+            KeyError: nothing is named like that.
+        """
         found = self._known.get(name)
         if found is None:
             found = self._known[name] = self._derive(name)
@@ -91,7 +111,8 @@ class Keyring:
             return _pda(TREASURER.program, b"pool", self.raw(rest))
         if kind == "claim":
             return _pda(TREASURER.program, b"claim", self.raw("pool/" + first), self.raw(second))
-        assert kind == "ata", f"no such name: {name}"
+        if kind != "ata":
+            raise KeyError(name)
         return _pda(ASSOCIATED, self.raw(second), self.raw(token_program(first)), self.raw(first))
 
 

@@ -59,24 +59,28 @@ class Wild:
         return None
 
     def other_signer(self, chosen: Op) -> None:
-        """Somebody else signs."""
+        """Somebody else signs: a person, or the key of a log."""
         signers = signer_accounts(chosen["ix"])
         if signers:
-            chosen["acc"][self.rng.choice(signers)] = self.rng.choice(self.people)
+            states = [n for n in self.model.accounts if n[0] == "s" and "/" not in n]
+            chosen["acc"][self.rng.choice(signers)] = self.rng.choice([*self.people, *states[:3]])
 
     def other_account(self, chosen: Op) -> None:
         """An account of another kind, of another run or of another wallet."""
         acc = chosen["acc"]
         role = self.rng.choice(list(acc))
         if role in ("mint", "token_program") and not chosen["ix"].startswith("treasurer"):
-            return
+            return None
+        if role in signer_accounts(chosen["ix"]):
+            return self.other_signer(chosen)  # derived addresses cannot sign
         if role == "token_program":
             acc[role] = self.rng.choice(("TOKEN", "TOKEN_2022", "SYSTEM"))
-            return
+            return None
         kind = (acc[role] or "auth/").partition("/")[0].rstrip("0123456789")
         alike = [n for n in self.model.accounts if n.partition("/")[0].rstrip("0123456789") == kind]
         anything = self.rng.random() < 0.3 or not alike
         acc[role] = self.rng.choice(list(self.model.accounts) if anything else alike)
+        return None
 
     def is_clear(self, chosen: Op) -> bool:
         """Whether no two writable accounts are the same: the adversary's tests cover those."""
@@ -114,7 +118,7 @@ class Wild:
         names = [n for n in self.model.accounts if not n.isupper()]
         if rng.random() < 0.35 or h.mint is None:
             to = rng.choice(names) if rng.random() < 0.7 else self.future(h)
-            source = rng.choice(("rich", "x0")) if rng.random() < 0.9 else rng.choice(names)
+            source = rng.choice(("rich", "x0")) if rng.random() < 0.9 else h.state
             if to == source:
                 to = "issuer" if source != "issuer" else "rich"
             lamports = rng.choice((0, 1, 1000, 890_879, 890_880, 5_000_000))
@@ -149,7 +153,12 @@ class Wild:
         """An address that may become an account later."""
         wallet = self.rng.choice([p for p in self.people if p[0] == "w"])
         state = self.rng.choice((h.state, f"s{self.rng.randrange(1, 9)}"))
-        names = [f"pool/{state}", h.run, f"spec/{h.run}", f"member/{state}/{wallet}", f"claim/{state}/{wallet}"]
+        names = [
+            f"pool/{state}",
+            h.run,
+            f"spec/{h.run}",
+            f"member/{state}/{wallet}",
+            f"claim/{state}/{wallet}",
+        ]
         names += [f"auth/g0/{wallet}", state]
         return self.rng.choice(names)
-

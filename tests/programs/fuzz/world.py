@@ -19,7 +19,7 @@ from solders.transaction_status import InstructionErrorCustom
 from tests.programs.borsh_idl import Idl
 from tests.programs.chain_harness import ANCHOR_ERRORS, AUTHORIZER, COORDINATOR, PROGRAMS, TREASURER
 from tests.programs.fuzz.model import FIXED_ACCOUNTS, IDLS, Model
-from tests.programs.fuzz.names import Keyring, token_program
+from tests.programs.fuzz.names import Keyring, is_tracked, token_program
 
 PROGRAM_BYTES = {
     name: (PROGRAMS / f"{name}.so").read_bytes() for name in ("coordinator", "authorizer", "treasurer")
@@ -51,12 +51,20 @@ class Outcome:
 class World:
     """A chain of its own, filled with what the model starts from."""
 
-    def __init__(self, model: Model, programs: dict[str, bytes] | None = None) -> None:
-        self.keys: Keyring = model.keys
+    def __init__(self, programs: dict[str, bytes] | None = None) -> None:
+        self.keys = Keyring()
         self.svm = LiteSVM().with_sigverify(False).with_blockhash_check(False).with_transaction_history(0)
         for name, code in (programs or PROGRAM_BYTES).items():
             self.svm.add_program(IDLS[name].program, code)
         self.blockhash = self.svm.latest_blockhash()
+
+    def begin(self, model: Model) -> None:
+        """Empty every account that was ever named, then fill in what the model starts from."""
+        nothing = ChainAccount(0, b"", self.keys.key("SYSTEM"))
+        for name in model.keys.names():
+            if is_tracked(name):
+                self.svm.set_account(self.keys.key(name), nothing)
+        self.keys = model.keys
         for name, account in model.accounts.items():
             data = account.data.pack(self.keys) if account.data is not None else b""  # type: ignore[union-attr]
             owner = self.keys.key(account.owner)
@@ -179,7 +187,9 @@ class World:
             return {f["name"]: self._value(idl, f["type"], value[f["name"]]) for f in defined["fields"]}
         variant, fields = value
         chosen = next(v for v in defined["variants"] if v["name"] == variant)
-        resolved = {f["name"]: self._value(idl, f["type"], fields[f["name"]]) for f in chosen.get("fields", [])}
+        resolved = {
+            f["name"]: self._value(idl, f["type"], fields[f["name"]]) for f in chosen.get("fields", [])
+        }
         return variant, resolved
 
 
