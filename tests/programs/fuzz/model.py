@@ -138,13 +138,14 @@ class Model:
         fee = FEE * len(signers)
         self.fees += fee
         self.accounts[tx["payer"]].lamports -= fee
-        several = len(tx["ops"]) > 1
-        saved = self._save() if several else b""
+        # a single instruction refuses before it changes anything, unless its payer turns out to be none
+        undo = len(tx["ops"]) > 1 or self.has_data(tx["ops"][0]["acc"].get("payer", ""))
+        saved = self._save() if undo else b""
         for at, op in enumerate(tx["ops"]):
             try:
                 self._call(op, signers, at == len(tx["ops"]) - 1)
             except Refuse as refusal:
-                if several:
+                if undo:
                     self._restore(saved)
                 return Expected(False, refusal.name, at)
         for name in self.touched:
@@ -212,6 +213,11 @@ class Model:
         """Whether an address is nobody's yet; lamports may lie there."""
         account = self.accounts.get(name)
         return account is None or (account.owner == "SYSTEM" and account.data is None)
+
+    def has_data(self, name: str) -> bool:
+        """Whether an account is more than a wallet."""
+        account = self.accounts.get(name)
+        return account is not None and account.data is not None
 
     def pay_rent(self, name: str, size: int, payer: str) -> None:
         """Let a payer bring what an account's rent lacks."""

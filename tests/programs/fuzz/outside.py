@@ -1,6 +1,6 @@
 """What the authorizer, the system program and the token programs must do to the accounts."""
 
-from tests.programs.fuzz.accounts import Mint, Record, Token, Zeros, authorization_space
+from tests.programs.fuzz.accounts import Account, Mint, Record, Token, Zeros, authorization_space
 from tests.programs.fuzz.model import Call, Model, handles
 from tests.programs.fuzz.packing import rent
 from tests.programs.fuzz.rules import need
@@ -88,23 +88,21 @@ def close(m: Model, c: Call) -> None:
 
 @handles("system.transfer")
 def transfer(m: Model, c: Call) -> None:
-    source = m.accounts.get(c["from"])
-    need(source is not None and source.owner == "SYSTEM" and source.data is None)
-    assert source is not None
+    need(m.is_unused(c["from"]))
+    source = m.accounts.get(c["from"], Account(0))
     need(source.lamports >= c.args["lamports"])
     source.lamports -= c.args["lamports"]
-    m.accounts.setdefault(c["to"], type(source)(0)).lamports += c.args["lamports"]
+    m.accounts.setdefault(c["to"], Account(0)).lamports += c.args["lamports"]
 
 
 @handles("system.create")
 def create_account(m: Model, c: Call) -> None:
     need(c["new"] not in m.accounts or m.accounts[c["new"]].lamports == 0)
-    source = m.accounts.get(c["from"])
-    need(source is not None and source.owner == "SYSTEM" and source.data is None)
-    assert source is not None
+    need(m.is_unused(c["from"]))
+    source = m.accounts.get(c["from"], Account(0))
     need(source.lamports >= c.args["lamports"])
     source.lamports -= c.args["lamports"]
-    m.accounts[c["new"]] = type(source)(c.args["lamports"], "COORDINATOR", Zeros(c.args["space"]))
+    m.accounts[c["new"]] = Account(c.args["lamports"], "COORDINATOR", Zeros(c.args["space"]))
 
 
 # token programs
