@@ -29,6 +29,7 @@ COORDINATOR, AUTHORIZER, TREASURER = (
     Idl(PROGRAMS / f"{name}.json") for name in ("coordinator", "authorizer", "treasurer")
 )
 SLOT_HASHES = Pubkey.from_string("SysvarS1otHashes111111111111111111111111111")
+INSTRUCTIONS = Pubkey.from_string("Sysvar1nstructions1111111111111111111111111")
 ASSOCIATED = Pubkey.from_string("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
 TOKEN_2022 = Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
 ANCHOR_ERRORS = {
@@ -286,6 +287,7 @@ class Run:
             "run_state": self.log.pubkey(),
             "spec": self.spec_key,
             "slot_hashes": SLOT_HASHES,
+            "instructions": INSTRUCTIONS,
             "system_program": SYSTEM,
             "coordinator_program": COORDINATOR.program,
             "token_program": self.token_program,

@@ -1,12 +1,14 @@
 """Pools: a run that pays, from funding to the last unit, and who may take what."""
 
 import pytest
+from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.token.associated import get_associated_token_address
 
 from tests.programs.chain_harness import (
     COORDINATOR,
+    TOKEN,
     TOKEN_2022,
     TREASURER,
     Chain,
@@ -272,26 +274,49 @@ def test_close_pool_of_a_live_run_is_refused(pool, refused):
 
 
 def test_close_pool_leaves_what_members_are_owed(chain, issuer, trained):
+    """The run goes at once with all its rent; the pool stays until the members are paid."""
     run, members = trained
     chain.mint_to(run.mint, issuer, run.vault, 10 * RATE)
     for m in members:
         run.settle(m)
     earned = run.state.total_earned
     own = run.accounts["authority_token"]
+    of_run, of_pool = [run.key, run.log.pubkey(), run.spec_key], [run.pool, run.vault]
+    rent, before = sum(chain.lamports(key) for key in of_run), chain.lamports(run.creator.pubkey())
     first = run.act("close_pool")
     assert first.event("Withdrawn")["still_owed"] == earned
     assert chain.tokens(own) == 10 * RATE - earned == stored(run)["withdrawn"]
-    assert chain.tokens(run.vault) == earned
+    assert chain.tokens(run.vault) == earned == stored(run)["total_earned"]
+    assert all(chain.data(key) is None for key in of_run)
+    assert chain.lamports(run.creator.pubkey()) == before + rent
     assert run.act("close_pool").event("Withdrawn")["amount"] == 0  # again: the members' part stays
     for m in members:
         run.claim(m)
-    held = [run.pool, run.vault, run.key, run.log.pubkey(), run.spec_key]
-    rent = sum(chain.lamports(key) for key in held)
-    before = chain.lamports(run.creator.pubkey())
+    rent, before = sum(chain.lamports(key) for key in of_pool), chain.lamports(run.creator.pubkey())
     closed = run.act("close_pool").event("PoolClosed")
     assert closed["unpaid"] == 0
-    assert all(chain.data(key) is None for key in held)
+    assert all(chain.data(key) is None for key in of_pool)
     assert chain.lamports(run.creator.pubkey()) == before + rent
+
+
+def test_a_member_that_cannot_be_paid_does_not_hold_the_run(chain, issuer, trained):
+    """Its own token account refuses the pay; only its own part stays behind."""
+    run, (odd, *others) = trained
+    earned = run.state.total_earned
+    chain.mint_to(run.mint, issuer, run.vault, earned)
+    own = chain.token_account(run.mint, odd.wallet.pubkey())
+    to_nobody = bytes([6, 2, 1]) + bytes(Keypair().pubkey())  # SetAuthority(AccountOwner)
+    metas = [AccountMeta(own, False, True), AccountMeta(odd.wallet.pubkey(), True, False)]
+    chain.send(Instruction(TOKEN, to_nobody, metas), odd.wallet)
+    for m in others:
+        run.claim(m)
+    with pytest.raises(Refused, match="ConstraintTokenOwner"):
+        run.claim(odd)
+    run.settle(odd)
+    stuck = run.membership_of(odd)["earned"]
+    assert run.act("close_pool").event("Withdrawn")["still_owed"] == stuck
+    assert chain.data(run.log.pubkey()) is None
+    assert chain.tokens(run.vault) == stuck
 
 
 def test_close_pool_with_an_empty_vault_says_what_was_never_funded(trained):

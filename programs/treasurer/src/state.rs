@@ -1,6 +1,9 @@
 //! The two accounts of this program, and the sums that they keep.
 
 use anchor_lang::prelude::*;
+use coordinator::with_state;
+
+use crate::TreasurerError;
 
 /// First seed of a pool's address; then the `RunState`.
 #[constant]
@@ -23,13 +26,30 @@ pub struct Pool {
     pub paid: u64,
     /// Taken out by the authority so far.
     pub withdrawn: u64,
+    /// `created_slot` of the run state: tells this run from a later one at the same address.
+    pub created_slot: u64,
+    /// All that members earned, kept when the run closes; 0 before.
+    pub total_earned: u64,
     pub bump: u8,
 }
 
 impl Pool {
-    /// What members earned and were not paid, given all that was ever earned in the run.
-    pub fn owed(&self, total_earned: u64) -> u64 {
-        total_earned.saturating_sub(self.paid)
+    /// What members earned and were not paid, once `total_earned` is known.
+    pub fn owed(&self) -> u64 {
+        self.total_earned.saturating_sub(self.paid)
+    }
+
+    /// Whether the pool's run still exists; another run may have taken its address since.
+    ///
+    /// # Errors
+    /// `RunStateUnreadable`.
+    pub fn run_lives(&self, run_state: &AccountInfo) -> Result<bool> {
+        if *run_state.owner != coordinator::ID {
+            return Ok(false);
+        }
+        let created_slot = with_state(run_state, |s| Ok(s.header.created_slot))
+            .map_err(|_| TreasurerError::RunStateUnreadable)?;
+        Ok(created_slot == self.created_slot)
     }
 }
 
@@ -40,6 +60,8 @@ pub struct Claim {
     pub pool: Pubkey,
     pub wallet: Pubkey,
     pub claimed: u64,
+    /// The pool's: what an earlier pool at the same address paid does not count.
+    pub created_slot: u64,
     pub bump: u8,
 }
 

@@ -8,6 +8,8 @@ use crate::CoordinatorError;
 
 /// Address of the sysvar that holds the hashes of recent slots.
 pub const SLOT_HASHES_ID: Pubkey = pubkey!("SysvarS1otHashes111111111111111111111111111");
+/// Address of the sysvar that holds the instructions of the running transaction.
+pub const INSTRUCTIONS_ID: Pubkey = pubkey!("Sysvar1nstructions1111111111111111111111111");
 /// SHA-256 of `account:RunState`, first eight bytes: how a log's account begins.
 #[constant]
 pub const RUN_STATE_DISCRIMINATOR: [u8; 8] = [196, 228, 198, 184, 77, 229, 44, 21];

@@ -3,9 +3,9 @@
 use anchor_lang::prelude::*;
 use authorizer::Authorization;
 
-use crate::account::{with_state, Membership, Run, SLOT_HASHES_ID};
+use crate::account::{with_state, Membership, Run, INSTRUCTIONS_ID, SLOT_HASHES_ID};
 use crate::admission::check_admission;
-use crate::clock::{env, tick_unless_called};
+use crate::clock::{env, tick_if_last};
 use crate::events::Emitter;
 use crate::machine;
 use crate::CoordinatorError;
@@ -26,6 +26,9 @@ pub struct Evict<'info> {
     /// CHECK: the sysvar, by its address.
     #[account(address = SLOT_HASHES_ID @ CoordinatorError::WrongSlotHashes)]
     pub slot_hashes: UncheckedAccount<'info>,
+    /// CHECK: the sysvar, by its address.
+    #[account(address = INSTRUCTIONS_ID @ CoordinatorError::WrongInstructions)]
+    pub instructions: UncheckedAccount<'info>,
 }
 
 pub(crate) fn handler(ctx: Context<Evict>) -> Result<()> {
@@ -39,7 +42,7 @@ pub(crate) fn handler(ctx: Context<Evict>) -> Result<()> {
         let mut sink = Emitter::new(s.header);
         machine::evict(s, membership.slot, &membership.wallet.to_bytes(), &mut sink)
             .map_err(CoordinatorError::from)?;
-        tick_unless_called(s, &env, &mut sink)
+        tick_if_last(s, &env, &ctx.accounts.instructions, &mut sink)
     })
 }
 

@@ -259,9 +259,9 @@ fn a_state_that_is_not_one_is_refused() {
         State::from_bytes(&mut []).err(),
         Some(MachineError::WrongSize)
     );
-    assert!(State::init(&mut bytes[..size], &[1; 32]).is_ok());
+    assert!(State::init(&mut bytes[..size], &[1; 32], 7).is_ok());
     assert_eq!(
-        State::init(&mut bytes[..size], &[1; 32]).err(),
+        State::init(&mut bytes[..size], &[1; 32], 7).err(),
         Some(MachineError::NotZeroed)
     );
     assert!(State::from_bytes(&mut bytes[..size]).is_ok());

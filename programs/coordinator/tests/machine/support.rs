@@ -99,6 +99,7 @@ impl World {
         State::init(
             &mut bytemuck::cast_slice_mut(&mut world.memory)[..bytes],
             &[7; 32],
+            7,
         )
         .unwrap();
         world
