@@ -1,5 +1,6 @@
 """What a run's creator does: create, prepare, configure, steer, close; and what others do where no run is."""
 
+import dataclasses
 import random
 
 from tests.programs.fuzz import rules
@@ -22,6 +23,7 @@ class Authority:
     rng: random.Random
     wild: Wild
     wildness: float
+    handles: list[Handle]
     num_states: int
 
     def new_handle(self) -> Handle:
@@ -42,22 +44,45 @@ class Authority:
     def without_log(self, h: Handle) -> list[Op]:
         """Before the run is created, or after it was closed."""
         roll, w = self.rng.random(), self.rng.choice(WALLETS)
-        if roll < 0.6:
+        owed = [x for x in WALLETS if getattr(h.record(self.model, h.member(x)), "earned", 0)]
+        if owed and roll < 0.8:
+            w = self.rng.choice(owed)
+        if h.mint is not None and h.pool in self.model.accounts and roll < 0.75:
+            if roll < 0.4:
+                return [h.claim(w, "rich")]
+            return self.close_pool(h) if roll < 0.65 else self.fund_pool(h)
+        if roll < 0.7:
             return self.recreate(h)
-        if roll < 0.75:
+        if roll < 0.85:
             return [h.close_membership(w)]
-        if h.mint is not None and roll < 0.9:
-            return [h.claim(w, "rich")] if roll < 0.85 else [h.close(self.model, "x0")]
-        return [h.settle(w)]
+        return [h.settle(w)] if h.mint is None or roll < 0.92 else [h.claim(w, "rich")]
 
     def recreate(self, h: Handle) -> list[Op]:
-        """Create; mostly under a fresh key where the old one was used."""
+        """Create: under a fresh key, or under one that was used before, with the old pool or beside it."""
+        rng = self.rng
         used = h.state in self.wild.created
-        if used and (self.rng.random() < 0.6 or not self.model.tick_is_last):
+        if used and rng.random() < 0.4:
             fresh = self.new_handle()
             h.state, h.capacity, h.mint = fresh.state, fresh.capacity, fresh.mint
+        elif used and h.mint is not None and rng.random() < 0.3 and len(self.handles) < 6:
+            h = dataclasses.replace(h, mint=None)
+            self.handles.append(h)
         self.wild.created.add(h.state)
         return h.create()
+
+    def close_pool(self, h: Handle) -> list[Op]:
+        """The end of a run or pool; its authority needs a token account for the rest."""
+        if h.mint is not None:
+            token = f"ata/{h.mint}/{h.authority(self.model)}"
+            if token not in self.model.accounts:
+                return [self.wild.ata(h.authority(self.model), h.mint)]
+        return [h.close(self.model, self.rng.choice((h.creator, "x0", "rich")))]
+
+    def fund_pool(self, h: Handle, owed: int = 0) -> list[Op]:
+        if h.mint is None:
+            return []
+        amount = self.rng.choice((0, 1, 50, 1000, owed, owed + 1, max(owed - 1, 0), 10**7)) % (1 << 60)
+        return [self.wild.mint_to(h.mint, f"ata/{h.mint}/{h.pool}", amount)]
 
     def prepare(self, h: Handle, log: Log) -> list[Op]:
         """Write, seal, configure: whatever is missing."""

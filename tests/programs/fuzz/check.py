@@ -80,6 +80,8 @@ def check_everything(model: Model, world: World, known: set[str], lamports: int)
             check_pay(model, name, account.data)
         if isinstance(account.data, Record) and account.data.kind == "Pool":
             check_pool(model, name, account.data)
+        if isinstance(account.data, Record) and account.data.kind == "Membership":
+            check_ended(model, account.data)
     check_supply(model)
 
 
@@ -120,11 +122,22 @@ def check_pool(model: Model, name: str, pool: Record) -> None:
     claimed = {c.wallet: c.claimed for c in claims if c.created_slot == pool.created_slot}
     if sum(claimed.values()) != pool.paid:
         raise Broken("vault", f"{name}: claims {claimed}, paid {pool.paid}")
+    credits = model.ledgers.get((pool.run_state, pool.created_slot))
     state = model.accounts.get(pool.run_state)
-    if state is not None and isinstance(state.data, Log):
-        over = {w: n for w, n in claimed.items() if n > state.data.credits.get(w, 0)}
-        if over:
-            raise Broken("vault", f"{name}: {over} claimed, {state.data.credits} earned")
+    if credits is None and state is not None and isinstance(state.data, Log):
+        credits = state.data.credits
+    elif credits is not None and sum(credits.values()) != pool.total_earned:
+        raise Broken("vault", f"{name}: {pool.total_earned} kept as earned, {credits} credited")
+    over = {w: n for w, n in claimed.items() if n > (credits or {}).get(w, 0)}
+    if over:
+        raise Broken("vault", f"{name}: {over} claimed, {credits} earned")
+
+
+def check_ended(model: Model, member: Record) -> None:
+    """Who earned in a run that ended still has it on record, to the unit."""
+    credits = model.ledgers.get((member.run_state, member.created_slot))
+    if credits is not None and member.earned != credits.get(member.wallet, 0):
+        raise Broken("pay", f"{member.wallet} has {member.earned} of {member.run_state}, credited {credits}")
 
 
 def check_supply(model: Model) -> None:

@@ -189,6 +189,7 @@ def end_run(m: Model, c: Call, authority: str, recipient: str) -> None:
     log = own_log(m, c, authority)
     own_spec(m, c)
     rules.check_closable(log)
+    m.ledgers[c["run_state"], log.created_slot] = log.credits
     for name in (c["run_state"], c["run"], c["spec"]):
         m.close(name, recipient)
 
@@ -214,7 +215,7 @@ def is_admitted(run: Record, authorization: Record | None, wallet: str, weight: 
 
 def tick_after(m: Model, c: Call, log: Log) -> None:
     """Whatever is due happens, but only at the end of a transaction: nobody may undo what is drawn."""
-    if c.is_last or not m.tick_is_last:
+    if c.is_last:
         phases.tick(log, m.now, m.slot_hash)
 
 
@@ -234,13 +235,14 @@ def join(m: Model, c: Call) -> None:
     p2p_key = bytes.fromhex(args["p2p_key"])
     fresh = m.is_unused(name)
     member = None if fresh else m.record(name, "Membership")
+    if member is not None and member.created_slot != log.created_slot:
+        need(member.earned == 0, "MembershipOfEarlierRun")
     slot = rules.join(log, m.now, wallet, args["hot_key"], p2p_key, args["tier"], args["weight"])
     tick_after(m, c, log)
     if member is None:
         member = Record("Membership", earned=0, created_slot=log.created_slot)
         m.create(name, member, "COORDINATOR", c["payer"])
-    if member.created_slot != log.created_slot:
-        member.created_slot, member.earned = log.created_slot, 0
+    member.created_slot = log.created_slot
     member.run_state, member.wallet, member.hot_key, member.p2p_key = state, wallet, args["hot_key"], p2p_key
     member.tier, member.weight, member.slot, member.bump = (
         args["tier"],
@@ -310,7 +312,7 @@ def leave(m: Model, c: Call) -> None:
 
 @handles("coordinator.tick")
 def tick(m: Model, c: Call) -> None:
-    need(c.is_last or not m.tick_is_last, "TickNotLast")
+    need(c.is_last, "TickNotLast")
     need(phases.tick(m.log(c["run_state"]), m.now, m.slot_hash) > 0, "NothingDue")
 
 
@@ -343,10 +345,7 @@ def settle_member(m: Model, c: Call) -> Record:
     member = m.record(c["membership"], "Membership")
     need(member.run_state == c["run_state"], "WrongRunState")
     log = m.log(c["run_state"])
-    moved = rules.settle(log, member.slot, member.wallet)
-    if member.created_slot != log.created_slot:
-        member.created_slot, member.earned = log.created_slot, 0
-    member.earned += moved
+    member.earned += rules.settle(log, member.slot, member.wallet)
     return member
 
 

@@ -118,8 +118,8 @@ class Model:
         self.slot_hash = bytes(32)
         self.fees = 0
         self.touched: set[str] = set()
-        accounts = COORDINATOR.instructions["tick"]["accounts"]
-        self.tick_is_last = any(a["name"] == "instructions" for a in accounts)
+        self.ledgers: dict[tuple[str, int], dict[str, int]] = {}
+        """Who was credited what in the runs that ended, by log and creation slot."""
         self.payouts: dict[str, int] = {}
         """Units that each pool paid, withdrew or was given: `paid/<pool>`, `out/<pool>`, `in/<vault>`."""
 
@@ -155,10 +155,11 @@ class Model:
         return Expected(True)
 
     def _save(self) -> bytes:
-        return pickle.dumps(({n: self.accounts.get(n) for n in self.touched}, self.payouts), -1)
+        touched = {n: self.accounts.get(n) for n in self.touched}
+        return pickle.dumps((touched, self.payouts, self.ledgers), -1)
 
     def _restore(self, saved: bytes) -> None:
-        accounts, self.payouts = pickle.loads(saved)
+        accounts, self.payouts, self.ledgers = pickle.loads(saved)
         for name, account in accounts.items():
             if account is None:
                 self.accounts.pop(name, None)
