@@ -65,6 +65,9 @@ def start_run(m: Model, c: Call, args: dict[str, Any], creator: str, authority: 
     m.create(run, record, "COORDINATOR", c["payer"])
     head = Record("Spec", size=SPEC_HEAD, run=run, sealed=False, bump=m.keys.bump(spec), len=0)
     m.create(spec, head, "COORDINATOR", c["payer"])
+    m.ledgers.pop(
+        (state, m.slot), None
+    )  # a life of the same slot is not told apart: `check_pay` sees if that matters
     here.data = Log(run, capacity, m.slot, [Slot() for _ in range(capacity)])
 
 
