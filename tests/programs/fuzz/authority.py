@@ -134,7 +134,7 @@ class Authority:
     def admin_misc(self, h: Handle, log: Log) -> list[Op]:
         rng, m = self.rng, self.model
         roll = rng.random()
-        if roll < 0.45:
+        if roll < 0.45 and (log.phase not in rules.HALTED or roll < 0.3):
             rate = rng.choice(
                 (0, 1, 7, 100, 1000, 999_983, 10**9, rng.randrange(10**6), 1 << 62, (1 << 62) + 1)
             )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.programs.fuzz import coordinator, outside, treasurer
+from tests.programs.fuzz import coordinator, outside, steering, treasurer
 from tests.programs.fuzz.check import Broken, check_everything, check_outcome, check_touched
 from tests.programs.fuzz.generate import PEOPLE, Generator
 from tests.programs.fuzz.log import PHASES
@@ -13,7 +13,7 @@ from tests.programs.fuzz.model import Expected, Model
 from tests.programs.fuzz.names import Keyring
 from tests.programs.fuzz.world import Outcome, World
 
-HANDLED = (coordinator, treasurer, outside)  # importing them registers what instructions do
+HANDLED = (coordinator, steering, treasurer, outside)  # importing them registers what instructions do
 START = (1_000_000, 100)
 """Unix time and slot at which every world begins."""
 Item = dict[str, Any]

@@ -54,7 +54,7 @@ class Generator(Authority):
         log = handle.log(self.model)
         if rng.random() < (0.04 if log is None else CLOCK[log.phase]):
             return {"clock": [self.seconds(log), rng.choice((0, 1, 1, 1, 2))]}
-        ops = self.outside(handle) if rng.random() < 0.04 else self.sensible(handle, log)
+        ops = self.wild.outside(handle) if rng.random() < 0.04 else self.sensible(handle, log)
         while rng.random() < 0.03:
             other = rng.choice(self.handles)
             ops = ops + self.sensible(other, other.log(self.model))
@@ -110,6 +110,7 @@ class Generator(Authority):
             (0.3, self.contact),
             (0.4, self.close_membership),
             (0.5, self.evict),
+            (0.5, self.stray),
             (0.5, self.close),
             (0.7, self.fund),
             (1, self.join),
@@ -266,6 +267,26 @@ class Generator(Authority):
         step = log.pending.step
         return [h.duty("attest_checkpoint", self.signer(log, slot), slot, step=step, digests=digests)]
 
+    def stray(self, h: Handle, log: Log) -> list[Op]:
+        """A duty that is somebody else's, or of another phase."""
+        rng, slot = self.rng, self.a_slot(log, 1, ACTIVE, DEPARTED)
+        if slot is None:
+            return []
+        signer, before = self.signer(log, slot), log.rounds[(log.open - 1) & 3]
+        every = before.committed.to_bytes(32, "little").hex()
+        digests = [digest(f"weights {log.step} {part}").hex() for part in range(rng.randint(0, 3))]
+        return [
+            rng.choice(
+                (
+                    h.duty("ready", signer, slot),
+                    h.duty("commit", signer, slot, round=log.rounds[log.open].number, hash="11" * 32),
+                    h.duty("witness", signer, slot, round=before.number, bitmap=every),
+                    h.duty("attest_checkpoint", signer, slot, step=log.pending.step, digests=digests),
+                    h.duty("record_checkpoint", signer, slot, uri="hub://stray"),
+                )
+            )
+        ]
+
     def leave(self, h: Handle, log: Log) -> list[Op]:
         slot = self.a_slot(log, 1, ACTIVE)
         return [] if slot is None else [h.duty("leave", self.signer(log, slot), slot)]
@@ -296,6 +317,11 @@ class Generator(Authority):
 
     def evict(self, h: Handle, log: Log) -> list[Op]:
         wallet = self.member_of(h, log)
+        for slot in log.slots if self.rng.random() < 0.8 else ():
+            member = h.record(self.model, h.member(slot.wallet)) if slot.present else None
+            grant = h.record(self.model, member.authorization) if member is not None else None
+            if member is not None and member.authorization != "zero" and (grant is None or not grant.active):
+                wallet = slot.wallet
         member = h.record(self.model, h.member(wallet))
         return [h.evict(wallet, member.authorization if member else "zero")]
 
@@ -307,10 +333,6 @@ class Generator(Authority):
 
     def fund(self, h: Handle, log: Log) -> list[Op]:
         return self.fund_pool(h, log.total_earned)
-
-    def outside(self, h: Handle) -> list[Op]:
-        """Somebody moves tokens or lamports about."""
-        return self.wild.outside(h)
 
 
 CLOCK = {

@@ -44,7 +44,6 @@ OUT_OF_REACH = {
     "Misaligned": "the loader aligns accounts",
     "NotZeroed": "the account's bytes are checked before",
     "Overflow": "no counter reaches its end in an episode",
-    "ZeroWallet": "",
     "TickFromProgram": "needs a program that calls",
     "WrongSlotHashes": "left to the adversary's tests",
     "WrongInstructions": "left to the adversary's tests",

@@ -1,6 +1,6 @@
 """What each instruction of the treasurer must do to the accounts."""
 
-from tests.programs.fuzz import coordinator, rules
+from tests.programs.fuzz import coordinator, rules, steering
 from tests.programs.fuzz.accounts import Mint, Record, Token
 from tests.programs.fuzz.log import Log
 from tests.programs.fuzz.model import Call, Model, handles
@@ -27,7 +27,7 @@ def create_pool(m: Model, c: Call) -> None:
     if not m.is_unused(c["vault"]):
         vault = m.token(c["vault"], c["token_program"])
         need(vault.owner == pool and vault.mint == c["mint"])
-    coordinator.start_run(m, c, args, authority, pool)
+    steering.start_run(m, c, args, authority, pool)
     log = m.log(c["run_state"])
     record = Record(
         "Pool",
@@ -62,7 +62,7 @@ def update_pool(m: Model, c: Call) -> None:
         pool.authority = args["authority"]
         return
     name = "".join("_" + ch.lower() if ch.isupper() else ch for ch in variant)[1:]
-    coordinator.ADMIN[name](m, c, c["pool"], args)
+    steering.ADMIN[name](m, c, c["pool"], args)
 
 
 @handles("treasurer.claim")
@@ -142,7 +142,7 @@ def close_pool(m: Model, c: Call) -> None:
     excess = max(vault.amount - owed, 0)
     need(excess == 0 or not (vault.frozen or token.frozen))
     if log is not None:
-        coordinator.end_run(m, c, c["pool"], authority)
+        steering.end_run(m, c, c["pool"], authority)
         pool.total_earned = total
     vault.amount -= excess
     token.amount += excess

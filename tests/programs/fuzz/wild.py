@@ -6,10 +6,26 @@ import random
 from tests.programs.fuzz.handles import Handle, Op, op
 from tests.programs.fuzz.log import account_size
 from tests.programs.fuzz.model import FIXED_ACCOUNTS, IDLS, Model, signer_accounts
+from tests.programs.fuzz.names import digest
 
 HUGE = (0, 1, 255, 65_535, (1 << 32) - 1, 1 << 32, (1 << 63) - 1, (1 << 64) - 1)
 WIDTHS = {"slot": 1 << 16, "round": 1 << 64, "step": 1 << 64, "rate": 1 << 64, "offset": 1 << 32}
 WIDTHS |= {"tier": 1 << 8, "weight": 1 << 16, "max_weight": 1 << 16, "min_tier": 1 << 8, "spec_len": 1 << 32}
+STRANGE = {
+    "uri": ("", "with space", "u" * 129),
+    "bitmap": ("ff" * 32, "00" * 32, "01" + "00" * 31),
+    "digests": ([], ["11" * 32], ["11" * 32] * 4),
+    "p2p_key": (*(digest(f"p2p w{i}").hex() for i in range(4)), "00" * 32),
+    "hot_key": ("zero", "rich", "w0"),
+    "name": ("n" * 65,),
+    "description": ("d" * 281,),
+    "min_client_version": ("v" * 33,),
+    "run_id": ("UPPER", "", "a" * 33, "a_b"),
+    "spec_sha256": ("00" * 32,),
+    "contact": ("c" * 129,),
+    "add": (["w0", "w0"], [f"d{i}" for i in range(65)], [f"d{i}" for i in range(40)]),
+    "join_authority": ("zero", "g0", "g1"),
+}
 
 
 class Wild:
@@ -27,7 +43,7 @@ class Wild:
         ops = copy.deepcopy(ops)
         chosen = self.rng.choice(ops)
         how = self.rng.choice(
-            (self.other_number, self.other_number, self.other_account, self.other_account, self.other_signer)
+            (self.other_value, self.other_number, self.other_account, self.other_account, self.other_signer)
         )
         roll = self.rng.random()
         if roll < 0.07:
@@ -58,6 +74,28 @@ class Wild:
         args[name] = (near if self.rng.random() < 0.6 else self.rng.choice(HUGE)) % WIDTHS[name]
         return None
 
+    def other_value(self, chosen: Op) -> None:
+        """Texts, sets, keys and rules that are too long, too many or wrong."""
+        rng, args, acc = self.rng, chosen["args"], chosen["acc"]
+        if "action" in args:
+            args = args["action"][1]
+        args = args.get("args", args)
+        found = [k for k in args if k in STRANGE or k == "config"]
+        if not found:
+            return self.other_number(chosen)
+        name = rng.choice(found)
+        if name == "config":
+            field = rng.choice(list(args["config"]))
+            wide = rng.choice((0, 3, 255, 65_535))
+            narrow = {"max_tier": min(wide, 255), "pay_per_tier": [1, 1_000_001, 0, 1]}
+            args["config"][field] = narrow.get(field, wide)
+        else:
+            args[name] = rng.choice(STRANGE[name])
+        if name == "run_id":
+            acc["run"] = f"run/{acc.get('creator') or acc['authority']}/{args[name][:32]}"
+            acc["spec"] = f"spec/{acc['run']}"
+        return None
+
     def other_signer(self, chosen: Op) -> None:
         """Somebody else signs: a person, or the key of a log."""
         signers = signer_accounts(chosen["ix"])
@@ -70,6 +108,12 @@ class Wild:
         acc = chosen["acc"]
         role = self.rng.choice(list(acc))
         if role in ("mint", "token_program") and not chosen["ix"].startswith("treasurer"):
+            return None
+        if role == "authorization" and chosen["ix"] == "coordinator.join" and self.rng.random() < 0.3:
+            acc[role] = None
+            return None
+        if role == "recipient" and self.rng.random() < 0.3:
+            acc[role] = acc.get("run_state", acc[role])
             return None
         if role in signer_accounts(chosen["ix"]):
             return self.other_signer(chosen)  # derived addresses cannot sign
@@ -91,7 +135,7 @@ class Wild:
         seen: set[str] = set()
         for a in IDLS[program].instructions[name]["accounts"]:
             named = acc.get(a["name"]) or FIXED_ACCOUNTS.get(a["name"])
-            if a.get("writable") and not a.get("signer"):
+            if a.get("writable") and not a.get("signer") and a["name"] != "recipient":
                 if named in seen:
                     return False
                 seen.add(named)
