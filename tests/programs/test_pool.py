@@ -11,7 +11,6 @@ from tests.programs.chain_harness import (
     TOKEN,
     TOKEN_2022,
     TREASURER,
-    Chain,
     Refused,
     Run,
     config,
@@ -332,35 +331,6 @@ def test_close_pool_into_the_vault_is_refused(chain, trained, refused):
     with refused("ConstraintDuplicateMutableAccount"):
         wrong = run.accounts | {"authority_token": run.vault}
         chain.send(TREASURER.instruction("close_pool", wrong), run.creator)
-
-
-# Token-2022: the instruction that adds the extension before the mint is initialised, and the value's size.
-# A mint with extensions has 166 bytes (82, padding to 165, type), then 4 bytes and the value of each.
-EXTENSIONS = {
-    "MintTransferFee": (bytes([26, 0, 0, 0]) + (100).to_bytes(2, "little") + (9).to_bytes(8, "little"), 108),
-    "MintTransferHook": (bytes([36, 0]) + bytes(32) + bytes([7] * 32), 64),
-    "MintPermanentDelegate": (bytes([35]) + bytes([7] * 32), 32),
-    "MintNonTransferable": (bytes([32]), 0),
-    "MintDefaultState": (bytes([28, 0, 2]), 1),
-}
-
-
-def mint_2022(chain: Chain, issuer: Keypair, extension: bytes = b"", size: int = 0) -> Pubkey:
-    return chain.mint(issuer, TOKEN_2022, extension, 166 + 4 + size if extension else 82)
-
-
-@pytest.mark.parametrize("error", EXTENSIONS)
-def test_mint_that_could_keep_members_from_their_pay_is_refused(chain, issuer, refused, error):
-    run = Run(chain, mint=mint_2022(chain, issuer, *EXTENSIONS[error]), token_program=TOKEN_2022)
-    with refused(error):
-        run.create()
-
-
-def test_plain_mint_of_the_new_token_program_is_taken(chain, issuer):
-    run = Run(chain, mint=mint_2022(chain, issuer), token_program=TOKEN_2022)
-    run.create()
-    closing = mint_2022(chain, issuer, bytes([25, 1]) + bytes([7] * 32), 32)  # a close authority is harmless
-    Run(chain, mint=closing, token_program=TOKEN_2022).create()
 
 
 def test_mint_of_the_other_token_program_is_refused(chain, issuer, refused):

@@ -1,6 +1,7 @@
 """A run state's address is used again: nothing that was earned in the first life counts in the second."""
 
 import pytest
+from solders.account import Account
 
 from tests.programs.chain_harness import COORDINATOR, Run, config
 
@@ -136,3 +137,25 @@ def rejoin(run: Run, member) -> None:
     run.act("configure", config=config())
     run.act("set_paused", paused=False)
     run.join(member)
+
+
+def test_nobody_blocks_pay_with_an_account_at_a_closed_runs_address(chain, issuer):
+    """Whoever holds the run state's key can put an account of the coordinator there that is no log."""
+    run = Run(chain, mint=chain.mint(issuer))
+    run.create()
+    chain.token_account(run.mint, run.creator.pubkey())
+    members = [run.member(tier) for tier in (0, 1, 1)]
+    play(run, members)
+    chain.mint_to(run.mint, issuer, run.vault, 10 * RATE)
+    run.act("close_pool")
+    for size in (0, 600):
+        account = Account(10**9, bytes(size), COORDINATOR.program, False, 0)
+        chain.svm.set_account(run.log.pubkey(), account)
+        for m in members:
+            run.claim(m)
+    for m in members:
+        owed = run.membership_of(m)["earned"]
+        assert chain.tokens(run.member_accounts(m)["wallet_token"]) == owed > 0
+        close_membership(run, m)
+    run.act("close_pool")
+    assert chain.data(run.pool) is None

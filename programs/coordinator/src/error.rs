@@ -74,6 +74,8 @@ macro_rules! define {
             WrongInstructions,
             #[msg("The membership earned in an earlier run at this address: claim that, then close the membership")]
             MembershipOfEarlierRun,
+            #[msg("A run that has paid cannot close in the slot of its creation: close it a second later")]
+            ClosedTooSoon,
         }
 
         impl From<MachineError> for CoordinatorError {

@@ -18,6 +18,9 @@ from tests.programs.fuzz.packing import rent
 from tests.programs.fuzz.rules import Refuse, need
 
 FEE = 5000
+CLOSES_LATER = "ClosedTooSoon" in COORDINATOR.errors.values()
+"""Whether a run that paid outlives the slot of its creation, and nothing that is put where a closed run was keeps
+anybody from anything. Programs built before that differ in just this."""
 FIXED_ACCOUNTS = {
     "system_program": "SYSTEM",
     "slot_hashes": "SLOT_HASHES",

@@ -49,6 +49,13 @@ pub fn with_state<T>(info: &AccountInfo, f: impl FnOnce(&mut State) -> Result<T>
     f(&mut state)
 }
 
+/// Whether the account is a log of this program. Once a run is closed, whoever holds the key of its log may put anything
+/// at the address, also an account of this program that nobody made a log of.
+pub fn is_log(info: &AccountInfo) -> Result<bool> {
+    let data = info.try_borrow_data()?;
+    Ok(*info.owner == crate::ID && data.starts_with(&RUN_STATE_DISCRIMINATOR))
+}
+
 /// Whether the table still gives the membership's slot to its wallet.
 pub fn owns_slot(s: &State, membership: &Membership) -> bool {
     let slot = s.slots.get(usize::from(membership.slot));

@@ -5,7 +5,7 @@
 
 use anchor_lang::prelude::*;
 
-use crate::account::{owns_slot, with_state, Membership};
+use crate::account::{is_log, owns_slot, with_state, Membership};
 use crate::events::MembershipClosed;
 use crate::CoordinatorError;
 
@@ -26,7 +26,7 @@ pub struct CloseMembership<'info> {
 
 pub(crate) fn handler(ctx: Context<CloseMembership>) -> Result<()> {
     let membership = &ctx.accounts.membership;
-    if *ctx.accounts.run_state.owner == crate::ID {
+    if is_log(&ctx.accounts.run_state)? {
         with_state(&ctx.accounts.run_state, |s| {
             let current = membership.created_slot == s.header.created_slot;
             require!(

@@ -1,7 +1,7 @@
 //! Members come and go; slots stay where they are.
 
 use super::{checkpoint, ensure, signed, slot_mut, touch, Env, Event, MachineError, Reason, Sink};
-use crate::state::{bits, phase, round_status, slot_flag, slot_status, Slot, State};
+use crate::state::{bits, phase, round_status, slot_flag, slot_status, Config, Slot, State};
 
 /// Warmups missed in a row that end a member's presence.
 pub(super) const MAX_MISSED_WARMUPS: u16 = 3;
@@ -24,24 +24,40 @@ pub struct Settled {
     pub freed: bool,
 }
 
-/// Whether the members present, and `more` of the given tier, could start an epoch.
-fn suffices_with(s: &State, more: u16, tier: u8) -> bool {
-    let config = &s.header.config;
-    let (mut present, mut full) = (more, if tier == 0 { more } else { 0 });
-    for slot in s
-        .slots
-        .iter()
-        .filter(|slot| is_eligible(slot, config.max_tier))
-    {
-        present = present.saturating_add(1);
-        full = full.saturating_add(u16::from(slot.next_tier == 0));
+/// Members present that could start an epoch: all of them, and those of tier 0.
+#[derive(Clone, Copy)]
+struct Present {
+    all: u16,
+    full: u16,
+}
+
+impl Present {
+    fn count(s: &State) -> Self {
+        let max_tier = s.header.config.max_tier;
+        let (mut all, mut full) = (0u16, 0u16);
+        for slot in s.slots.iter().filter(|slot| is_eligible(slot, max_tier)) {
+            all = all.wrapping_add(1); // at most one for each slot
+            full = full.wrapping_add(u16::from(slot.next_tier == 0));
+        }
+        Self { all, full }
     }
-    present >= config.init_min_clients && full >= config.min_full_members
+
+    /// With one more of this tier.
+    fn with(self, tier: u8) -> Self {
+        Self {
+            all: self.all.wrapping_add(1),
+            full: self.full.wrapping_add(u16::from(tier == 0)),
+        }
+    }
+
+    fn suffices(self, config: &Config) -> bool {
+        self.all >= config.init_min_clients && self.full >= config.min_full_members
+    }
 }
 
 /// Whether the members present could start an epoch.
 pub(super) fn enough_present(s: &State) -> bool {
-    suffices_with(s, 0, 0)
+    Present::count(s).suffices(&s.header.config)
 }
 
 /// Present, and of a tier that the run still allows.
@@ -94,9 +110,10 @@ pub fn join(
         .ok_or(MachineError::TableFull)?;
     let number = u16::try_from(index).map_err(|_| MachineError::TableFull)?;
     // the extra wait counts from the member that makes them enough
-    let starts_wait = s.header.phase == phase::WAITING_FOR_MEMBERS
-        && suffices_with(s, 1, request.tier)
-        && !enough_present(s);
+    let starts_wait = s.header.phase == phase::WAITING_FOR_MEMBERS && {
+        let (present, config) = (Present::count(s), &s.header.config);
+        present.with(request.tier).suffices(config) && !present.suffices(config)
+    };
     let in_epoch = matches!(
         s.header.phase,
         phase::WARMUP | phase::ROUND_TRAIN | phase::ROUND_WITNESS | phase::COOLDOWN

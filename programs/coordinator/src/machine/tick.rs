@@ -77,18 +77,23 @@ fn waiting(s: &mut State, env: &Env, sink: &mut dyn Sink) -> Result<bool, Machin
     header.epoch_start = env.now;
     header.round_rate = header.next_round_rate;
     let (max_tier, [a, b, c, d, ..]) = (header.config.max_tier, header.epoch.to_le_bytes());
-    for slot in s.slots.iter_mut() {
-        slot.flags = 0;
-        if join::is_eligible(slot, max_tier) {
-            slot.status = slot_status::ACTIVE;
-            slot.flags = slot_flag::IN_EPOCH;
-            slot.tier = slot.next_tier;
-            slot.weight = slot.next_weight;
-            slot.missed = 0;
-            slot.last_epoch = u32::from_le_bytes([a, b, c, d]);
+    let mut members = bits::EMPTY;
+    for (chunk, word) in s.slots.chunks_mut(64).zip(members.iter_mut()) {
+        let mut mask = 1u64;
+        for slot in chunk {
+            slot.flags = 0;
+            if join::is_eligible(slot, max_tier) {
+                slot.status = slot_status::ACTIVE;
+                slot.flags = slot_flag::IN_EPOCH;
+                slot.tier = slot.next_tier;
+                slot.weight = slot.next_weight;
+                slot.missed = 0;
+                slot.last_epoch = u32::from_le_bytes([a, b, c, d]);
+                *word |= mask;
+            }
+            mask = mask.wrapping_shl(1);
         }
     }
-    let members = open::select(s.slots, |slot| slot.is_active());
     let (epoch, round_rate) = (s.header.epoch, s.header.round_rate);
     sink.emit(Event::EpochStarted {
         epoch,
@@ -226,9 +231,8 @@ fn cooldown(s: &mut State, env: &Env, sink: &mut dyn Sink) -> Result<bool, Machi
         if !lasted(s, s.header.config.cooldown_time, env) {
             return Ok(false);
         }
-        checkpoint::agree(s, sink);
         if s.header.pending.agreed != 0 {
-            checkpoint::record(s, sink);
+            checkpoint::record(s, sink); // agreed, but nobody said where the weights are
         }
     }
     end_epoch(s);

@@ -71,7 +71,7 @@ pub struct ClaimPay<'info> {
 
 pub(crate) fn handler(ctx: Context<ClaimPay>) -> Result<()> {
     let a = ctx.accounts;
-    if a.pool.run_lives(&a.run_state)? {
+    if a.pool.run_lives() {
         let settle = coordinator::cpi::accounts::Settle {
             run_state: a.run_state.to_account_info(),
             membership: a.membership.to_account_info(),

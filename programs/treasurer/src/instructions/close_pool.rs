@@ -60,7 +60,7 @@ pub struct ClosePool<'info> {
 
 pub(crate) fn handler(ctx: Context<ClosePool>) -> Result<()> {
     let a = ctx.accounts;
-    if a.pool.run_lives(&a.run_state)? {
+    if a.pool.run_lives() {
         a.pool.total_earned = final_earnings(&a.run_state)?;
         close_run(a)?;
     }
