@@ -14,6 +14,9 @@ from tests.programs.fuzz.world import World
 EPISODE = 2000
 """Transactions of one episode: long enough for several epochs of three runs."""
 
+LINE_EVERY_S = 30
+"""Seconds between two lines where there is no terminal for the bar."""
+
 
 @dataclass
 class Result:
@@ -29,7 +32,7 @@ def campaign(
     transactions: int, seed: int, workers: int, seconds: float | None = None, max_failures: int = 1
 ) -> Result:
     """Runs episodes `<seed>-<n>`, each in a world of its own, until there were enough transactions."""
-    result, began = Result(), time.monotonic()
+    result, began, lines = Result(), time.monotonic(), 1.0
     num_episodes = -(-transactions // EPISODE)
     sizes = [EPISODE] * (num_episodes - 1) + [transactions - EPISODE * (num_episodes - 1)]
     jobs: Any = mp.get_context("spawn").Queue()
@@ -65,8 +68,14 @@ def campaign(
                 result.episodes += 1
                 result.tally.add(tally)
                 result.failures += [failure] if failure is not None else []
-                rate = result.tally.transactions / (time.monotonic() - began)
-                bar.update(task, completed=result.tally.transactions, rate=f"{rate:,.0f} tx/s")
+                passed = time.monotonic() - began
+                rate = f"{result.tally.transactions / passed:,.0f} tx/s"
+                bar.update(task, completed=result.tally.transactions, rate=rate)
+                if not bar.console.is_terminal and passed >= lines * LINE_EVERY_S:
+                    lines = passed // LINE_EVERY_S + 1
+                    print(
+                        f"{result.tally.transactions:,} of {transactions:,} transactions, {rate}", flush=True
+                    )
     finally:
         for process in processes:
             process.terminate()
