@@ -86,6 +86,7 @@ class Chain:
     def __init__(self) -> None:
         self.svm = LiteSVM()
         self.num_keys = 0
+        self.budget = [set_compute_unit_limit(1_400_000)]
         for idl in (COORDINATOR, AUTHORIZER, TREASURER):
             name = {COORDINATOR: "coordinator", AUTHORIZER: "authorizer", TREASURER: "treasurer"}[idl]
             self.svm.add_program(idl.program, (PROGRAMS / f"{name}.so").read_bytes())
@@ -128,7 +129,7 @@ class Chain:
         """
         if isinstance(instructions, Instruction):
             instructions = [instructions]
-        instructions = [set_compute_unit_limit(1_400_000), *instructions]
+        instructions = [*self.budget, *instructions]
         self.svm.expire_blockhash()
         keys = [self.rich, *dict.fromkeys(k for k in signers if k != self.rich)]
         blockhash = self.svm.latest_blockhash()

@@ -1,9 +1,10 @@
 //! `evict()`: anybody ends the presence of a member that could not join any more as it did.
 
 use anchor_lang::prelude::*;
-use authorizer::Authorization;
 
-use crate::account::{with_state, Membership, Run, INSTRUCTIONS_ID, SLOT_HASHES_ID};
+use crate::account::{
+    with_authorization, with_state, Membership, Run, INSTRUCTIONS_ID, SLOT_HASHES_ID,
+};
 use crate::admission::check_admission;
 use crate::clock::{env, tick_if_last};
 use crate::events::Emitter;
@@ -51,22 +52,14 @@ fn still_admitted(run: &Run, membership: &Membership, authorization: &AccountInf
     if run.is_open() {
         return true;
     }
-    let account = read(authorization);
-    check_admission(
-        run,
-        account.as_ref(),
-        &membership.wallet,
-        membership.weight,
-        membership.tier,
-    )
-    .is_ok()
-}
-
-/// The authorization, unless it is closed.
-fn read(info: &AccountInfo) -> Option<Authorization> {
-    if *info.owner != authorizer::ID {
-        return None;
-    }
-    let data = info.try_borrow_data().ok()?;
-    Authorization::try_deserialize(&mut &data[..]).ok()
+    with_authorization(authorization, |a| {
+        check_admission(
+            run,
+            Some(a),
+            &membership.wallet,
+            membership.weight,
+            membership.tier,
+        )
+    })
+    .is_ok() // one that is closed admits nobody
 }

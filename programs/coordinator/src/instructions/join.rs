@@ -1,10 +1,10 @@
 //! `join(args)`: a wallet becomes a member, or returns to its slot.
 
 use anchor_lang::prelude::*;
-use authorizer::Authorization;
 
 use crate::account::{
-    check_contact, with_state, Membership, Run, INSTRUCTIONS_ID, SEED_MEMBER, SLOT_HASHES_ID,
+    check_contact, with_authorization, with_state, Membership, Run, INSTRUCTIONS_ID, SEED_MEMBER,
+    SLOT_HASHES_ID,
 };
 use crate::admission::check_admission;
 use crate::clock::{env, tick_if_last};
@@ -42,8 +42,8 @@ pub struct Join<'info> {
         bump
     )]
     pub membership: Box<Account<'info, Membership>>,
-    /// The authorizer's; `check_admission` reads it unless the run is open.
-    pub authorization: Option<Box<Account<'info, Authorization>>>,
+    /// CHECK: `with_authorization` checks owner and discriminator, `check_admission` the rest.
+    pub authorization: Option<UncheckedAccount<'info>>,
     /// CHECK: the sysvar, by its address.
     #[account(address = SLOT_HASHES_ID @ CoordinatorError::WrongSlotHashes)]
     pub slot_hashes: UncheckedAccount<'info>,
@@ -56,15 +56,15 @@ pub struct Join<'info> {
 pub(crate) fn handler(ctx: Context<Join>, args: JoinArgs) -> Result<()> {
     check_contact(&args.contact)?;
     let wallet = ctx.accounts.wallet.key();
-    let authorization = ctx.accounts.authorization.as_deref();
-    check_admission(
-        &ctx.accounts.run,
-        authorization.map(|a| &**a),
-        &wallet,
-        args.weight,
-        args.tier,
-    )?;
-    let authorization = if ctx.accounts.run.is_open() {
+    let authorization = ctx.accounts.authorization.as_ref();
+    let run = &ctx.accounts.run;
+    match authorization {
+        None => check_admission(run, None, &wallet, args.weight, args.tier)?,
+        Some(info) => with_authorization(info, |a| {
+            check_admission(run, Some(a), &wallet, args.weight, args.tier)
+        })?,
+    }
+    let authorization = if run.is_open() {
         None
     } else {
         authorization.map(|a| a.key())

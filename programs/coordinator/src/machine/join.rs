@@ -24,40 +24,38 @@ pub struct Settled {
     pub freed: bool,
 }
 
-/// Members present that could start an epoch: all of them, and those of tier 0.
-#[derive(Clone, Copy)]
-struct Present {
-    all: u16,
+/// Members that could take part in the next epoch, at most one a slot: nothing wraps.
+#[derive(Clone, Copy, Default)]
+struct Crowd {
+    present: u16,
     full: u16,
 }
 
-impl Present {
-    fn count(s: &State) -> Self {
-        let max_tier = s.header.config.max_tier;
-        let (mut all, mut full) = (0u16, 0u16);
-        for slot in s.slots.iter().filter(|slot| is_eligible(slot, max_tier)) {
-            all = all.wrapping_add(1); // at most one for each slot
-            full = full.wrapping_add(u16::from(slot.next_tier == 0));
-        }
-        Self { all, full }
-    }
-
-    /// With one more of this tier.
-    fn with(self, tier: u8) -> Self {
-        Self {
-            all: self.all.wrapping_add(1),
-            full: self.full.wrapping_add(u16::from(tier == 0)),
+impl Crowd {
+    fn count(&mut self, slot: &Slot, max_tier: u8) {
+        if is_eligible(slot, max_tier) {
+            self.add(slot.next_tier);
         }
     }
 
+    fn add(&mut self, tier: u8) {
+        self.present = self.present.wrapping_add(1);
+        self.full = self.full.wrapping_add(u16::from(tier == 0));
+    }
+
+    /// Whether they could start an epoch.
     fn suffices(self, config: &Config) -> bool {
-        self.all >= config.init_min_clients && self.full >= config.min_full_members
+        self.present >= config.init_min_clients && self.full >= config.min_full_members
     }
 }
 
 /// Whether the members present could start an epoch.
 pub(super) fn enough_present(s: &State) -> bool {
-    Present::count(s).suffices(&s.header.config)
+    let mut crowd = Crowd::default();
+    for slot in s.slots.iter() {
+        crowd.count(slot, s.header.config.max_tier);
+    }
+    crowd.suffices(&s.header.config)
 }
 
 /// Present, and of a tier that the run still allows.
@@ -93,6 +91,7 @@ pub fn join(
     )?;
     let mut own = None;
     let mut free = None;
+    let mut others = Crowd::default();
     for (index, slot) in s.slots.iter().enumerate() {
         if slot.is_free() {
             free = free.or(Some(index));
@@ -102,6 +101,7 @@ pub fn join(
         } else {
             let same = same_key(&slot.p2p_key, &request.p2p_key);
             ensure(!same, MachineError::DuplicatePeer)?;
+            others.count(slot, s.header.config.max_tier);
         }
     }
     let index = own
@@ -110,10 +110,11 @@ pub fn join(
         .ok_or(MachineError::TableFull)?;
     let number = u16::try_from(index).map_err(|_| MachineError::TableFull)?;
     // the extra wait counts from the member that makes them enough
-    let starts_wait = s.header.phase == phase::WAITING_FOR_MEMBERS && {
-        let (present, config) = (Present::count(s), &s.header.config);
-        present.with(request.tier).suffices(config) && !present.suffices(config)
-    };
+    let mut together = others;
+    together.add(request.tier);
+    let starts_wait = s.header.phase == phase::WAITING_FOR_MEMBERS
+        && together.suffices(&s.header.config)
+        && !others.suffices(&s.header.config);
     let in_epoch = matches!(
         s.header.phase,
         phase::WARMUP | phase::ROUND_TRAIN | phase::ROUND_WITNESS | phase::COOLDOWN

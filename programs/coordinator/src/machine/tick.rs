@@ -77,23 +77,20 @@ fn waiting(s: &mut State, env: &Env, sink: &mut dyn Sink) -> Result<bool, Machin
     header.epoch_start = env.now;
     header.round_rate = header.next_round_rate;
     let (max_tier, [a, b, c, d, ..]) = (header.config.max_tier, header.epoch.to_le_bytes());
-    let mut members = bits::EMPTY;
-    for (chunk, word) in s.slots.chunks_mut(64).zip(members.iter_mut()) {
-        let mut mask = 1u64;
-        for slot in chunk {
-            slot.flags = 0;
-            if join::is_eligible(slot, max_tier) {
-                slot.status = slot_status::ACTIVE;
-                slot.flags = slot_flag::IN_EPOCH;
-                slot.tier = slot.next_tier;
-                slot.weight = slot.next_weight;
-                slot.missed = 0;
-                slot.last_epoch = u32::from_le_bytes([a, b, c, d]);
-                *word |= mask;
-            }
-            mask = mask.wrapping_shl(1);
+    let last_epoch = u32::from_le_bytes([a, b, c, d]);
+    let members = open::select(s.slots.iter_mut(), |slot| {
+        slot.flags = 0;
+        let takes_part = join::is_eligible(slot, max_tier);
+        if takes_part {
+            slot.status = slot_status::ACTIVE;
+            slot.flags = slot_flag::IN_EPOCH;
+            slot.tier = slot.next_tier;
+            slot.weight = slot.next_weight;
+            slot.missed = 0;
+            slot.last_epoch = last_epoch;
         }
-    }
+        takes_part
+    });
     let (epoch, round_rate) = (s.header.epoch, s.header.round_rate);
     sink.emit(Event::EpochStarted {
         epoch,
@@ -190,11 +187,10 @@ fn round_train(s: &mut State, env: &Env, sink: &mut dyn Sink) -> Result<bool, Ma
         .get_mut(index)
         .ok_or(MachineError::Overflow)?;
     round.status = round_status::COMMITTED;
-    for slot in bits::iter(&late) {
-        if let Some(slot) = s.slots.get_mut(slot) {
-            slot.flags &= !slot_flag::READY;
-        }
-    }
+    bits::each(&late, s.slots.iter_mut(), |_, slot| {
+        slot.flags &= !slot_flag::READY;
+        Ok::<(), MachineError>(())
+    })?;
     enter(s, env, phase::ROUND_WITNESS, sink);
     Ok(true)
 }
