@@ -3,7 +3,7 @@
 from tests.programs.fuzz import phases, rules
 from tests.programs.fuzz.accounts import Record
 from tests.programs.fuzz.log import FREE, Log
-from tests.programs.fuzz.model import CLOSES_LATER, Call, Model, handles
+from tests.programs.fuzz.model import Call, Model, handles
 from tests.programs.fuzz.rules import Refuse, need
 
 # what members do
@@ -167,8 +167,7 @@ def close_membership(m: Model, c: Call) -> None:
     need(member.wallet == c["wallet"], "WrongMember")
     need(member.run_state == c["run_state"], "WrongRunState")
     state = m.accounts.get(c["run_state"])
-    is_log = state is not None and isinstance(state.data, Log)
-    if is_log or (state is not None and state.owner == "COORDINATOR" and not CLOSES_LATER):
+    if state is not None and isinstance(state.data, Log):
         log = m.log(c["run_state"])
         if member.created_slot == log.created_slot:
             need(member.earned == 0, "MembershipEarned")

@@ -65,17 +65,7 @@ class Generator(Authority):
         tx = {"payer": payer, "ops": ops}
         if any("/" in name for name in signers_of(tx)):  # a derived address cannot sign
             tx["ops"] = [handle.tick()]
-        if any(self.ends_at_birth(o) for o in tx["ops"]):
-            return {"clock": [0, 1]}
         return tx
-
-    def ends_at_birth(self, o: Op) -> bool:
-        """Whether a run that earned would end in the slot that it was created in: see `test_one_slot`."""
-        if o["ix"] not in ("coordinator.close_run", "treasurer.close_pool"):
-            return False
-        account = self.model.accounts.get(o["acc"]["run_state"])
-        log = account.data if account is not None else None
-        return isinstance(log, Log) and log.created_slot == self.model.slot and log.total_earned > 0
 
     def seconds(self, log: Log | None) -> int:
         rng = self.rng

@@ -18,9 +18,6 @@ from tests.programs.fuzz.packing import rent
 from tests.programs.fuzz.rules import Refuse, need
 
 FEE = 5000
-CLOSES_LATER = "ClosedTooSoon" in COORDINATOR.errors.values()
-"""Whether a run that paid outlives the slot of its creation, and nothing that is put where a closed run was keeps
-anybody from anything. Programs built before that differ in just this."""
 FIXED_ACCOUNTS = {
     "system_program": "SYSTEM",
     "slot_hashes": "SLOT_HASHES",
@@ -142,7 +139,7 @@ class Model:
         self.fees += fee
         self.accounts[tx["payer"]].lamports -= fee
         # a single instruction refuses before it changes anything, unless its payer turns out to be none
-        undo = len(tx["ops"]) > 1 or self.has_data(tx["ops"][0]["acc"].get("payer", ""))
+        undo = len(tx["ops"]) > 1 or not self.is_wallet(tx["ops"][0]["acc"].get("payer", tx["payer"]))
         saved = self._save() if undo else b""
         for at, op in enumerate(tx["ops"]):
             try:
@@ -218,10 +215,10 @@ class Model:
         account = self.accounts.get(name)
         return account is None or (account.owner == "SYSTEM" and account.data is None)
 
-    def has_data(self, name: str) -> bool:
-        """Whether an account is more than a wallet."""
+    def is_wallet(self, name: str) -> bool:
+        """Whether an account exists and is no more than lamports."""
         account = self.accounts.get(name)
-        return account is not None and account.data is not None
+        return account is not None and account.data is None
 
     def pay_rent(self, name: str, size: int, payer: str) -> None:
         """Let a payer bring what an account's rent lacks."""

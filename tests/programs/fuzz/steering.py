@@ -6,7 +6,7 @@ from typing import Any
 from tests.programs.fuzz import rules
 from tests.programs.fuzz.accounts import SPACE, Record, Zeros
 from tests.programs.fuzz.log import Log, Slot, account_size
-from tests.programs.fuzz.model import CLOSES_LATER, Call, Model, handles
+from tests.programs.fuzz.model import Call, Model, handles
 from tests.programs.fuzz.packing import CONFIG
 from tests.programs.fuzz.rules import need
 
@@ -192,8 +192,7 @@ def end_run(m: Model, c: Call, authority: str, recipient: str) -> None:
     log = own_log(m, c, authority)
     own_spec(m, c)
     rules.check_closable(log)
-    if CLOSES_LATER:
-        need(log.total_earned == 0 or m.slot > log.created_slot, "ClosedTooSoon")
+    need(log.total_earned == 0 or m.slot > log.created_slot, "ClosedTooSoon")
     m.ledgers[c["run_state"], log.created_slot] = log.credits
     for name in (c["run_state"], c["run"], c["spec"]):
         m.close(name, recipient)

@@ -53,7 +53,7 @@ def count_the_own_vote(accepted):
 
 @pytest.mark.parametrize(
     ("name", "mistake", "seeds"),
-    [("pay", forget_the_carry, range(6)), ("accepted", count_the_own_vote, range(12))],
+    [("pay", forget_the_carry, range(11, 60)), ("accepted", count_the_own_vote, range(4, 60))],
 )
 def test_mistake_is_found_shrunk_and_replayed(world, monkeypatch, tmp_path, name, mistake, seeds):
     with monkeypatch.context() as patch:
