@@ -138,8 +138,8 @@ class Model:
         fee = FEE * len(signers)
         self.fees += fee
         self.accounts[tx["payer"]].lamports -= fee
-        # a single instruction refuses before it changes anything, unless its payer turns out to be none
-        undo = len(tx["ops"]) > 1 or not self.is_wallet(tx["ops"][0]["acc"].get("payer", tx["payer"]))
+        # a single instruction refuses before it changes anything, unless its payer cannot pay
+        undo = len(tx["ops"]) > 1 or not self.can_pay(tx["ops"][0]["acc"].get("payer", tx["payer"]))
         saved = self._save() if undo else b""
         for at, op in enumerate(tx["ops"]):
             try:
@@ -215,10 +215,10 @@ class Model:
         account = self.accounts.get(name)
         return account is None or (account.owner == "SYSTEM" and account.data is None)
 
-    def is_wallet(self, name: str) -> bool:
-        """Whether an account exists and is no more than lamports."""
+    def can_pay(self, name: str) -> bool:
+        """Whether an account is a wallet with more lamports than any instruction asks for."""
         account = self.accounts.get(name)
-        return account is not None and account.data is None
+        return account is not None and account.data is None and account.lamports > 10**9
 
     def pay_rent(self, name: str, size: int, payer: str) -> None:
         """Let a payer bring what an account's rent lacks."""
