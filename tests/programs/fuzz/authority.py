@@ -54,7 +54,7 @@ class Authority:
         if roll < 0.7:
             return self.recreate(h)
         if roll < 0.85:
-            return [h.close_membership(w)]
+            return [h.close_membership(w) if h.mint is None or roll < 0.77 else h.close_claim(w)]
         return [h.settle(w)] if h.mint is None or roll < 0.92 else [h.claim(w, "rich")]
 
     def recreate(self, h: Handle) -> list[Op]:

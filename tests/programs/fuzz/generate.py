@@ -316,6 +316,8 @@ class Generator(Authority):
         return [h.evict(wallet, member.authorization if member else "zero")]
 
     def close_membership(self, h: Handle, _log: Log) -> list[Op]:
+        if h.mint is not None and self.rng.random() < 0.2:
+            return [h.close_claim(self.rng.choice(WALLETS))]
         return [h.close_membership(self.rng.choice(WALLETS))]
 
     def close(self, h: Handle, _log: Log) -> list[Op]:

@@ -162,6 +162,10 @@ class Handle:
         }
         return op("treasurer.claim", acc | self.tokens())
 
+    def close_claim(self, wallet: str) -> Op:
+        acc = {"wallet": wallet, "pool": self.pool, "claim": f"claim/{self.state}/{wallet}"}
+        return op("treasurer.close_claim", acc)
+
     def close_membership(self, wallet: str) -> Op:
         acc = {"wallet": wallet, "run_state": self.state, "membership": self.member(wallet)}
         return op("coordinator.close_membership", acc)

@@ -74,6 +74,9 @@ def join(log: Log, now: int, wallet: str, hot_key: str, p2p_key: bytes, tier: in
     need(own is None or not log.slots[own].present, "AlreadyJoined")
     others = (s for i, s in enumerate(log.slots) if s.status != FREE and i != own)
     need(all(s.p2p_key != p2p_key for s in others), "DuplicatePeer")
+    present = [s for s in log.slots if s.present]
+    lacking = max(log.config["min_full_members"] - sum(s.next_tier == 0 for s in present), 0)
+    need(tier == 0 or log.capacity - len(present) - 1 >= lacking, "KeptForFull")
     slot = own
     if slot is None:
         slot = next((i for i, s in enumerate(log.slots) if s.status == FREE), None)

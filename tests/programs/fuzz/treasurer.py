@@ -146,3 +146,13 @@ def close_pool(m: Model, c: Call) -> None:
     if vault.amount == 0:
         m.close(c["vault"], authority)
         m.close(c["pool"], authority)
+
+
+@handles("treasurer.close_claim")
+def close_claim(m: Model, c: Call) -> None:
+    record = m.record(c["claim"], "Claim")
+    need(record.wallet == c["wallet"] and record.pool == c["pool"], "WrongClaim")
+    pool = m.accounts.get(c["pool"])
+    if pool is not None and pool.owner == "TREASURER":
+        need(m.record(c["pool"], "Pool").created_slot != record.created_slot, "PoolLives")
+    m.close(c["claim"], c["wallet"])
