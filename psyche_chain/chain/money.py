@@ -145,6 +145,10 @@ class PoolActions:
             join_authority=join_authority,
         )
 
+    def set_authority(self, new: Pubkey) -> Instruction:
+        """Hands the pool over; the run stays the pool's."""
+        return self._action("SetAuthority", authority=new)
+
 
 def claim(
     *,
@@ -177,9 +181,8 @@ def claim(
     return program("treasurer").instruction("claim", {}, accounts)
 
 
-def close_claim(*, wallet: Pubkey, run_state: Pubkey) -> Instruction:
-    """Returns the claim's rent to the wallet; refused while the pool that it was paid by lives."""
-    pool = ids.pool_address(run_state)
+def close_claim(*, pool: Pubkey, wallet: Pubkey) -> Instruction:
+    """Returns the rent of a claim to its wallet, once the pool is closed."""
     accounts = {"wallet": wallet, "pool": pool, "claim": ids.claim_address(pool, wallet)}
     return program("treasurer").instruction("close_claim", {}, accounts)
 

@@ -200,7 +200,7 @@ def close_own_claim(run: Run, member) -> int:
     chain, wallet = run.chain, member.wallet.pubkey()
     claim = run.member_accounts(member)["claim"]
     rent, before = chain.lamports(claim), chain.lamports(wallet)
-    chain.send(money.close_claim(wallet=wallet, run_state=run.log.pubkey()), member.wallet)
+    chain.send(money.close_claim(pool=run.pool, wallet=wallet), member.wallet)
     assert chain.data(claim) is None
     assert chain.lamports(wallet) - before == rent > 0
     return rent

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from psyche_chain.admin.create import PIECE_BYTES
+from psyche_chain.admin.update import PIECE_BYTES
 from tests.programs.chain_harness import Member, config
 from tests.programs.costs.scene import LONG_TEXTS, LONG_URI, Scene
 
