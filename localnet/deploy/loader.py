@@ -32,6 +32,8 @@ _CODE_META = 45
 _BUFFER_META = 37
 CHUNK = 1_000
 """Bytes a write carries; a transaction of 1,232 bytes has room for 1,012."""
+LEAST_EXTENSION = 10_240
+"""Bytes that a program grows by at least."""
 _WRITE_ROUNDS = 20
 
 Progress = Callable[[int, int], None]
@@ -213,7 +215,7 @@ def _deploy(rpc: Rpc, payer: Keypair, program: Keypair, buffer: Pubkey, size: in
 
 def _extend(rpc: Rpc, payer: Keypair, program: Pubkey, more: int) -> None:
     """Give a program room for larger code; the loader wants 10,240 bytes at least, or all that is left."""
-    more = max(more, 10_240)
+    more = max(more, LEAST_EXTENSION)
     metas = [
         AccountMeta(code_address(program), False, True),
         AccountMeta(program, False, True),

@@ -10,7 +10,14 @@ from pathlib import Path
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from localnet.deploy.loader import CHUNK, Deployment, buffer_key, deploy_program, read_program
+from localnet.deploy.loader import (
+    CHUNK,
+    LEAST_EXTENSION,
+    Deployment,
+    buffer_key,
+    deploy_program,
+    read_program,
+)
 from localnet.deploy.rpc import DeployError, KeyFileError, Rpc, UnreachableError
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -76,47 +83,44 @@ def find_programs(
     return found
 
 
-def _needed(rpc: Rpc, payer: Keypair, programs: Sequence[Program]) -> int:
-    """Lamports that the payer must have for deploying one program after the other, without fees for nothing.
+def needed(rpc: Rpc, payer: Keypair, programs: Sequence[Program]) -> int:
+    """Lamports that a payer must have to deploy or upgrade one program after the other; 0 if none changes.
 
     A buffer's lamports come back when its program is deployed or upgraded, and what an earlier try has put
-    into a buffer counts as had.
+    into a buffer counts as had. What keeps the payer's own account alive is part of it.
     """
-    spent = most = 0
+    spent = most = changed = 0
     for program in programs:
         state = read_program(rpc, program.id)
         if state is not None and state.holds(program.elf):
             continue
+        changed += 1
         buffer = rpc.account(buffer_key(payer, program.id, program.elf).pubkey())
-        spent += (len(program.elf) // CHUNK + 8) * _FEE_PER_WRITE
-        if buffer is not None:
-            spent -= buffer[0]
+        spent += (len(program.elf) // CHUNK + 8) * _FEE_PER_WRITE - (buffer[0] if buffer else 0)
         code = rpc.rent(len(program.elf) + 45)
         if state is None:
             spent += code + rpc.rent(36)
             most = max(most, spent)
         else:
-            room = max(0, code - rpc.rent(len(state.code) + 45)) and max(
-                code - rpc.rent(len(state.code) + 45), rpc.rent(10_240)
-            )
-            most = max(most, spent + code + room)
-            spent += room
-    return most
+            if (missing := len(program.elf) - len(state.code)) > 0:
+                spent += rpc.rent(max(missing, LEAST_EXTENSION))
+            most = max(most, spent + code)
+    return most + rpc.rent(0) if changed else 0
 
 
 def _fund(rpc: Rpc, payer: Keypair, programs: Sequence[Program]) -> None:
     """Ask the faucet where the payer could not pay for all programs that are to change."""
-    needed = _needed(rpc, payer, programs)
+    enough = needed(rpc, payer, programs)
     balance = rpc.balance(payer.pubkey())
-    if balance >= needed:
+    if balance >= enough:
         return
     try:
-        rpc.airdrop(payer.pubkey(), needed - balance)
+        rpc.airdrop(payer.pubkey(), enough - balance)
     except UnreachableError:
         raise
     except DeployError as exc:
         raise DeployError(
-            f"{payer.pubkey()} has {balance / 1e9:.3f} SOL, {needed / 1e9:.3f} are needed, and {rpc.url} gave no "
+            f"{payer.pubkey()} has {balance / 1e9:.3f} SOL, {enough / 1e9:.3f} are needed, and {rpc.url} gave no "
             f"airdrop ({exc}): fund it, or name another key with --payer"
         ) from None
 

@@ -105,7 +105,7 @@ def build(root: Path, official: Path | None) -> None:
 
 def stage_keys(root: Path) -> None:
     """Put the programs' keypairs where Anchor looks for them; says what it changed."""
-    deploy = root / "target" / "deploy"
+    deploy = target_folder(root) / "deploy"
     deploy.mkdir(parents=True, exist_ok=True)
     for name in PROGRAMS:
         source = (root / "programs" / name / "src" / "lib.rs").read_text()
@@ -120,13 +120,18 @@ def stage_keys(root: Path) -> None:
 def stage_programs(root: Path) -> None:
     """Copy the committed programs and IDLs to where `anchor deploy` and `anchor test --skip-build` look."""
     for kind, folder in (("so", "deploy"), ("json", "idl")):
-        (root / "target" / folder).mkdir(parents=True, exist_ok=True)
+        (target_folder(root) / folder).mkdir(parents=True, exist_ok=True)
         for name in PROGRAMS:
             committed = root / PACKAGE_DATA / f"{name}.{kind}"
             if not committed.is_file():
                 raise ToolchainError(f"{committed} is missing: run `make programs`")
-            shutil.copyfile(committed, root / "target" / folder / committed.name)
+            shutil.copyfile(committed, target_folder(root) / folder / committed.name)
     log("target/deploy and target/idl hold the committed programs")
+
+
+def target_folder(root: Path) -> Path:
+    """Cargo's target folder, which Anchor uses too."""
+    return Path(root, os.environ.get("CARGO_TARGET_DIR") or "target")
 
 
 def decode_base58(text: str) -> bytes:
