@@ -10,7 +10,7 @@ export PYTHONUNBUFFERED = 1
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help venv demo test test-rust test-fast test-slow check fix programs check-programs kill-seeds clean
+.PHONY: help venv demo test test-rust test-fast test-slow check fix programs check-programs fuzz-machine kill-seeds clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -63,6 +63,19 @@ programs: venv ## Build the three programs and their IDLs from source into psych
 
 check-programs: venv ## Rebuild the programs and compare them with the committed ones
 	$(BIN)/python programs/build.py --check
+
+# libFuzzer's own flags; stable Rust takes them, and the corpus stays for the next time.
+FUZZ_FLAGS = --cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
+MINUTES ?= 10
+
+fuzz-machine: ## Fuzz the coordinator's state machine for MINUTES (10); needs cargo and a C++ compiler
+	mkdir -p build/fuzz-machine
+	cd programs/coordinator/fuzz && CARGO_TARGET_DIR=../../../target/fuzz RUSTFLAGS="$(FUZZ_FLAGS)" \
+		cargo run --release --quiet --target "$$(rustc -vV | sed -n 's/host: //p')" -- \
+		-max_len=8192 -max_total_time=$$(($(MINUTES) * 60)) -print_final_stats=1 \
+		-artifact_prefix=$(CURDIR)/build/fuzz-machine/ $(CURDIR)/build/fuzz-machine
 
 kill-seeds: venv ## 20 whole runs, in each of which one member is killed at a random moment
 	$(BIN)/python -m benchmarks.kill_seeds --seeds 20

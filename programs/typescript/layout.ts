@@ -40,7 +40,7 @@ export const INTERVAL_BYTES = 12;
 export const CHECKPOINT_BYTES = 232;
 export const ROUND_BYTES = 336;
 export const SLOT_BYTES = 128;
-export const HEADER_BYTES = 2184;
+export const HEADER_BYTES = 2192;
 
 export interface Config {
   warmupTime: bigint;
@@ -219,6 +219,7 @@ export interface Header {
   fillsSinceCheckpoint: bigint;
   lostSinceCheckpoint: bigint;
   totalEarned: bigint;
+  createdSlot: bigint;
   capacity: number;
   returnedLen: number;
   failedWarmups: number;
@@ -253,15 +254,16 @@ export function readHeader(r: Reader, at: number): Header {
     fillsSinceCheckpoint: r.u64(at + 336),
     lostSinceCheckpoint: r.u64(at + 344),
     totalEarned: r.u64(at + 352),
-    capacity: r.u16(at + 360),
-    returnedLen: r.u16(at + 362),
-    failedWarmups: r.u16(at + 364),
-    uploader: r.u16(at + 366),
-    phase: r.u8(at + 368),
-    flags: r.u8(at + 369),
-    open: r.u8(at + 370),
-    checkpoint: readCheckpoint(r, at + 376),
-    pending: readCheckpoint(r, at + 608),
-    rounds: list(4, (i) => readRound(r, at + 840 + i * 336)),
+    createdSlot: r.u64(at + 360),
+    capacity: r.u16(at + 368),
+    returnedLen: r.u16(at + 370),
+    failedWarmups: r.u16(at + 372),
+    uploader: r.u16(at + 374),
+    phase: r.u8(at + 376),
+    flags: r.u8(at + 377),
+    open: r.u8(at + 378),
+    checkpoint: readCheckpoint(r, at + 384),
+    pending: readCheckpoint(r, at + 616),
+    rounds: list(4, (i) => readRound(r, at + 848 + i * 336)),
   };
 }

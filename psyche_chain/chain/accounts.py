@@ -69,6 +69,8 @@ class Membership:
     earned: int
     """Settled pay, in points; what the slot still holds comes on top."""
     last_epoch: int
+    created_slot: int
+    """That of the run which was joined: an earlier run at the same address had another."""
     contact: str
 
 
@@ -99,6 +101,10 @@ class Pool:
     vault: Pubkey
     paid: int
     withdrawn: int
+    created_slot: int
+    """That of the run state."""
+    total_earned: int
+    """All that members earned, kept when the run closes before everybody is paid; 0 before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,8 @@ class Claim:
     pool: Pubkey
     wallet: Pubkey
     claimed: int
+    created_slot: int
+    """That of the pool which paid it."""
 
 
 @dataclass(frozen=True, slots=True)

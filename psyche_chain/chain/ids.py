@@ -13,6 +13,7 @@ TOKEN_2022_ID: Final = Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXE
 ASSOCIATED_TOKEN_ID: Final = Pubkey.from_string("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
 COMPUTE_BUDGET_ID: Final = Pubkey.from_string("ComputeBudget111111111111111111111111111111")
 SLOT_HASHES_ID: Final = Pubkey.from_string("SysvarS1otHashes111111111111111111111111111")
+INSTRUCTIONS_ID: Final = Pubkey.from_string("Sysvar1nstructions1111111111111111111111111")
 
 JOIN_SCOPE: Final = b"CoordinatorJoinRun"
 """Scope of the authorization that admits a wallet to a run."""

@@ -168,6 +168,7 @@ def join(
         membership=ids.membership_address(run_state, wallet),
         authorization=authorization,
         slot_hashes=ids.SLOT_HASHES_ID,
+        instructions=ids.INSTRUCTIONS_ID,
         system_program=ids.SYSTEM_ID,
     )
 
@@ -177,7 +178,14 @@ def update_contact(contact: str, *, signer: Pubkey, membership: Pubkey) -> Instr
 
 
 def _duty(name: str, args: dict[str, Any], signer: Pubkey, run_state: Pubkey) -> Instruction:
-    return _coordinator(name, args, signer=signer, run_state=run_state, slot_hashes=ids.SLOT_HASHES_ID)
+    return _coordinator(
+        name,
+        args,
+        signer=signer,
+        run_state=run_state,
+        slot_hashes=ids.SLOT_HASHES_ID,
+        instructions=ids.INSTRUCTIONS_ID,
+    )
 
 
 def ready(slot: int, *, signer: Pubkey, run_state: Pubkey) -> Instruction:
@@ -209,7 +217,14 @@ def leave(slot: int, *, signer: Pubkey, run_state: Pubkey) -> Instruction:
 
 
 def tick(*, run_state: Pubkey) -> Instruction:
-    return _coordinator("tick", {}, run_state=run_state, slot_hashes=ids.SLOT_HASHES_ID)
+    """Must be the last instruction of its transaction."""
+    return _coordinator(
+        "tick",
+        {},
+        run_state=run_state,
+        slot_hashes=ids.SLOT_HASHES_ID,
+        instructions=ids.INSTRUCTIONS_ID,
+    )
 
 
 def settle(*, run_state: Pubkey, wallet: Pubkey) -> Instruction:
@@ -227,6 +242,7 @@ def evict(*, run: Pubkey, run_state: Pubkey, wallet: Pubkey, authorization: Pubk
         membership=ids.membership_address(run_state, wallet),
         authorization=authorization,
         slot_hashes=ids.SLOT_HASHES_ID,
+        instructions=ids.INSTRUCTIONS_ID,
     )
 
 

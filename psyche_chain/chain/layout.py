@@ -130,6 +130,7 @@ HEADER: Final = np.dtype(
         ("fills_since_checkpoint", "<u8"),
         ("lost_since_checkpoint", "<u8"),
         ("total_earned", "<u8"),
+        ("created_slot", "<u8"),
         ("capacity", "<u2"),
         ("returned_len", "<u2"),
         ("failed_warmups", "<u2"),

@@ -156,7 +156,7 @@ def claim(
     vault: Pubkey,
     token_program: Pubkey,
 ) -> Instruction:
-    """Settles the wallet's slot and pays to its own token account; anybody may ask for it."""
+    """Settles the wallet's slot while the run lives and pays to its own token account; anybody may ask for it."""
     pool = ids.pool_address(run_state)
     accounts = {
         "payer": payer,
@@ -180,7 +180,7 @@ def claim(
 def close_pool(
     *, authority: Pubkey, run: Pubkey, run_state: Pubkey, mint: Pubkey, vault: Pubkey, token_program: Pubkey
 ) -> Instruction:
-    """Withdraws what no member is owed; closes pool and run once nobody can be paid any more."""
+    """Closes the run, withdraws what no member is owed, closes the pool once nobody can be paid any more."""
     accounts = {
         "authority": authority,
         "pool": ids.pool_address(run_state),

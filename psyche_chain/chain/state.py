@@ -198,6 +198,11 @@ class RunState:
         return self._int("total_earned")
 
     @property
+    def created_slot(self) -> int:
+        """The chain's slot when the run was created: an earlier run at this address had another."""
+        return self._int("created_slot")
+
+    @property
     def failed_warmups(self) -> int:
         return self._int("failed_warmups")
 

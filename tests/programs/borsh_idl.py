@@ -7,6 +7,7 @@ because both follow the IDL, not because they share code.
 import base64
 import json
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,13 @@ from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
 
 INTEGERS = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i64": "q"}
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """In the place of a string or list: a length, and nothing of that length."""
+
+    length: int
 
 
 class Idl:
@@ -61,6 +69,8 @@ class Idl:
         return found
 
     def encode(self, kind: Any, value: Any) -> bytes:
+        if isinstance(value, Claimed):
+            return struct.pack("<I", value.length)
         if isinstance(kind, str):
             return _encode_plain(kind, value)
         if "array" in kind:

@@ -29,9 +29,11 @@ COORDINATOR, AUTHORIZER, TREASURER = (
     Idl(PROGRAMS / f"{name}.json") for name in ("coordinator", "authorizer", "treasurer")
 )
 SLOT_HASHES = Pubkey.from_string("SysvarS1otHashes111111111111111111111111111")
+INSTRUCTIONS = Pubkey.from_string("Sysvar1nstructions1111111111111111111111111")
 ASSOCIATED = Pubkey.from_string("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
 TOKEN_2022 = Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
 ANCHOR_ERRORS = {
+    102: "InstructionDidNotDeserialize",
     2000: "ConstraintMut",
     2003: "ConstraintRaw",
     2011: "ConstraintClose",
@@ -53,11 +55,12 @@ OPEN = Pubkey.default()
 
 
 class Refused(Exception):
-    """A transaction failed; `name` is the program's error, or the runtime's words."""
+    """A transaction failed; `name` is the error of `program` (the first that failed), or the runtime's words."""
 
     def __init__(self, name: str, logs: list[str]) -> None:
         super().__init__(name + "\n" + "\n".join(logs))
         self.name = name
+        self.program = failing_program(logs)
 
 
 @dataclass
@@ -83,6 +86,7 @@ class Chain:
     def __init__(self) -> None:
         self.svm = LiteSVM()
         self.num_keys = 0
+        self.budget = [set_compute_unit_limit(1_400_000)]
         for idl in (COORDINATOR, AUTHORIZER, TREASURER):
             name = {COORDINATOR: "coordinator", AUTHORIZER: "authorizer", TREASURER: "treasurer"}[idl]
             self.svm.add_program(idl.program, (PROGRAMS / f"{name}.so").read_bytes())
@@ -99,8 +103,12 @@ class Chain:
     def keypair(self, sol: int = 10) -> Keypair:
         """A fresh key with money."""
         key = self.fresh_key()
-        self.svm.airdrop(key.pubkey(), sol * 10**9)
+        self.airdrop(key.pubkey(), sol)
         return key
+
+    def airdrop(self, key: Pubkey, sol: int) -> None:
+        """Money out of nowhere."""
+        self.svm.airdrop(key, sol * 10**9)
 
     def pass_time(self, seconds: int) -> None:
         """Move the clock and make a new slot."""
@@ -121,7 +129,7 @@ class Chain:
         """
         if isinstance(instructions, Instruction):
             instructions = [instructions]
-        instructions = [set_compute_unit_limit(1_400_000), *instructions]
+        instructions = [*self.budget, *instructions]
         self.svm.expire_blockhash()
         keys = [self.rich, *dict.fromkeys(k for k in signers if k != self.rich)]
         blockhash = self.svm.latest_blockhash()
@@ -159,23 +167,25 @@ class Chain:
         self.send([create_account(account), *before, init], key)
         return key.pubkey()
 
-    def mint_to(self, mint: Pubkey, authority: Keypair, to: Pubkey, amount: int) -> None:
+    def mint_to(
+        self, mint: Pubkey, authority: Keypair, to: Pubkey, amount: int, program: Pubkey = TOKEN
+    ) -> None:
         metas = [
             AccountMeta(mint, False, True),
             AccountMeta(to, False, True),
             AccountMeta(authority.pubkey(), True, False),
         ]
-        self.send(Instruction(TOKEN, b"\x07" + amount.to_bytes(8, "little"), metas), authority)
+        self.send(Instruction(program, b"\x07" + amount.to_bytes(8, "little"), metas), authority)
 
-    def token_account(self, mint: Pubkey, owner: Pubkey) -> Pubkey:
-        key = get_associated_token_address(owner, mint)
+    def token_account(self, mint: Pubkey, owner: Pubkey, program: Pubkey = TOKEN) -> Pubkey:
+        key = get_associated_token_address(owner, mint, program)
         metas = [
             AccountMeta(self.rich.pubkey(), True, True),
             AccountMeta(key, False, True),
             AccountMeta(owner, False, False),
             AccountMeta(mint, False, False),
             AccountMeta(SYSTEM, False, False),
-            AccountMeta(TOKEN, False, False),
+            AccountMeta(program, False, False),
         ]
         self.send(Instruction(ASSOCIATED, b"\x01", metas))
         return key
@@ -185,13 +195,18 @@ class Chain:
         return 0 if data is None else int.from_bytes(data[64:72], "little")
 
 
+def failing_program(logs: list[str]) -> str:
+    """The address of the program that failed first, by an error of its own; empty if none did."""
+    return next((line.split()[1] for line in logs if " failed: custom program error" in line), "")
+
+
 def error_name(result: FailedTransactionMetadata, logs: list[str]) -> str:
     """The name of a program's error, by the program that failed first; otherwise the runtime's words."""
     cause = getattr(result.err(), "err", None)
     if not isinstance(cause, InstructionErrorCustom):
         return str(result.err())
     code = cause.code
-    failing = next((line.split()[1] for line in logs if " failed: custom program error" in line), "")
+    failing = failing_program(logs)
     for idl in (COORDINATOR, AUTHORIZER, TREASURER):
         if failing == str(idl.program):
             return idl.errors.get(code) or ANCHOR_ERRORS.get(code, str(code))
@@ -255,7 +270,7 @@ class Run:
     def __post_init__(self) -> None:
         self.creator = self.creator or self.chain.fresh_key()
         self.log = self.log or self.chain.fresh_key()
-        self.chain.svm.airdrop(self.creator.pubkey(), 100 * 10**9)
+        self.chain.airdrop(self.creator.pubkey(), 100)
 
     @property
     def key(self) -> Pubkey:
@@ -286,6 +301,7 @@ class Run:
             "run_state": self.log.pubkey(),
             "spec": self.spec_key,
             "slot_hashes": SLOT_HASHES,
+            "instructions": INSTRUCTIONS,
             "system_program": SYSTEM,
             "coordinator_program": COORDINATOR.program,
             "token_program": self.token_program,
@@ -323,6 +339,11 @@ class Run:
             space=space,
             owner=COORDINATOR.program,
         )
+        ix = self.create_instruction(**changes)
+        return self.chain.send([create_account(params), ix], self.creator, self.log)
+
+    def create_instruction(self, **changes: Any) -> Instruction:
+        """Of the coordinator or, with a mint, of the treasurer; the log's account must be there by then."""
         args = {
             "run_id": self.run_id,
             "name": "A run",
@@ -334,8 +355,7 @@ class Run:
             "spec_sha256": hashlib.sha256(self.spec).digest(),
         } | changes
         idl, name = (COORDINATOR, "create_run") if self.mint is None else (TREASURER, "create_pool")
-        ix = idl.instruction(name, self.accounts, args=args)
-        return self.chain.send([create_account(params), ix], self.creator, self.log)
+        return idl.instruction(name, self.accounts, args=args)
 
     def act(self, name: str, signer: Keypair | None = None, /, **args: Any) -> Receipt:
         """One of the authority's instructions, through the pool if there is one."""
@@ -367,7 +387,7 @@ class Run:
             wallet, self.chain.fresh_key(), hashlib.sha256(bytes(wallet.pubkey())).digest(), tier, weight
         )
 
-    def join(self, member: Member, **changes: Any) -> Receipt:
+    def join_instruction(self, member: Member, **changes: Any) -> Instruction:
         args = {
             "hot_key": member.hot_key.pubkey(),
             "p2p_key": member.p2p_key,
@@ -375,8 +395,10 @@ class Run:
             "weight": member.weight,
             "contact": "/ip4/127.0.0.1/tcp/4001",
         } | changes
-        ix = COORDINATOR.instruction("join", self.member_accounts(member), args=args)
-        receipt = self.chain.send(ix, member.wallet)
+        return COORDINATOR.instruction("join", self.member_accounts(member), args=args)
+
+    def join(self, member: Member, **changes: Any) -> Receipt:
+        receipt = self.chain.send(self.join_instruction(member, **changes), member.wallet)
         member.slot = self.membership_of(member)["slot"]
         return receipt
 
@@ -415,8 +437,8 @@ class Run:
 
     # whole stretches
 
-    def play_round(self, members: list[Member]) -> None:
-        """Everyone commits, and attests every commitment of the round before."""
+    def play_round(self, members: list[Member], seconds: int = 1) -> None:
+        """Everyone commits, and attests every commitment of the round before; with 0 seconds all within one slot."""
         state = self.state
         assert state.phase == "RoundTrain", state.phase
         before = next((r for r in state.rounds if r.number == state.open.number - 1 and r.status == 2), None)
@@ -426,23 +448,28 @@ class Run:
         for m in members:
             if m.slot in state.open.assigned:
                 self.duty("commit", m, round=state.open.number, hash=commitment(m, state.open.number))
-        self.chain.pass_time(1)
+        if seconds:
+            self.chain.pass_time(seconds)
 
-    def play_epoch(self, members: list[Member]) -> None:
+    def play_epoch(self, members: list[Member], seconds: int = 1) -> None:
         """From Warmup to Cooldown."""
         for m in members:
             self.duty("ready", m)
         while self.state.phase == "RoundTrain":
-            self.play_round(members)
+            self.play_round(members, seconds)
         assert self.state.phase == "Cooldown", self.state.phase
+
+    def attest(self, members: list[Member]) -> None:
+        """Everyone attests the same weights."""
+        step = self.state.step
+        for m in members:
+            digests = [hashlib.sha256(bytes([p])).digest() for p in range(2 - m.tier)]
+            self.duty("attest_checkpoint", m, step=step, digests=digests)
 
     def agree(self, members: list[Member], uri: str = "hub://somebody/weights") -> None:
         """Everyone attests the same weights; the uploader records where they are."""
-        state = self.state
-        for m in members:
-            digests = [hashlib.sha256(bytes([p])).digest() for p in range(2 - m.tier)]
-            self.duty("attest_checkpoint", m, step=state.step, digests=digests)
-        uploader = next(m for m in members if m.slot == state.uploader)
+        uploader = next(m for m in members if m.slot == self.state.uploader)
+        self.attest(members)
         self.duty("record_checkpoint", uploader, uri=uri)
 
 

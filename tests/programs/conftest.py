@@ -7,8 +7,9 @@ import pytest
 from tests.programs.chain_harness import Chain, Refused, Run
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def chain():
+    """One chain for the tests of a module: each makes runs of its own, and a refused transaction changes nothing."""
     return Chain()
 
 

@@ -15,7 +15,7 @@ INTERVALS = "96s"
 ROUND = "4Qq32s" + BITS * 5 + INTERVALS + "IHBB"
 SLOT = "32s32s32sQI4H4B8x"
 HEAD = "QQ32s32s32s32s"
-MIDDLE = "7Q2q4Q4H3B5x"
+MIDDLE = "7Q2q5Q4H3B5x"
 PHASES = (
     "Uninitialized",
     "WaitingForMembers",
@@ -88,6 +88,7 @@ class View:
     data_index: int
     next_round: int
     total_earned: int
+    created_slot: int
     capacity: int
     uploader: int
     phase: str
@@ -121,8 +122,8 @@ def read(data: bytes) -> View:
     r.take(CONFIG)
     middle = r.take(MIDDLE)
     rate, next_rate, carry, epoch, step, data_index, next_round, _start, _epoch_start = middle[:9]
-    _lost, _fills, _lost_since, total_earned, capacity, _returned, _failed, uploader = middle[9:17]
-    phase, flags, open_ = middle[17:]
+    _lost, _fills, _lost_since, total_earned, created_slot, capacity = middle[9:15]
+    _returned, _failed, uploader, phase, flags, open_ = middle[15:]
     weights_hash, _history, checkpoint_step, *_, uri_len, _agreed, uri = r.take(CHECKPOINT)
     r.take(CHECKPOINT)
     rounds = [read_round(r) for _ in range(4)]
@@ -142,6 +143,7 @@ def read(data: bytes) -> View:
         data_index,
         next_round,
         total_earned,
+        created_slot,
         capacity,
         uploader,
         PHASES[phase],

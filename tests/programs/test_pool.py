@@ -1,15 +1,16 @@
 """Pools: a run that pays, from funding to the last unit, and who may take what."""
 
 import pytest
+from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.token.associated import get_associated_token_address
 
 from tests.programs.chain_harness import (
     COORDINATOR,
+    TOKEN,
     TOKEN_2022,
     TREASURER,
-    Chain,
     Refused,
     Run,
     config,
@@ -272,26 +273,49 @@ def test_close_pool_of_a_live_run_is_refused(pool, refused):
 
 
 def test_close_pool_leaves_what_members_are_owed(chain, issuer, trained):
+    """The run goes at once with all its rent; the pool stays until the members are paid."""
     run, members = trained
     chain.mint_to(run.mint, issuer, run.vault, 10 * RATE)
     for m in members:
         run.settle(m)
     earned = run.state.total_earned
     own = run.accounts["authority_token"]
+    of_run, of_pool = [run.key, run.log.pubkey(), run.spec_key], [run.pool, run.vault]
+    rent, before = sum(chain.lamports(key) for key in of_run), chain.lamports(run.creator.pubkey())
     first = run.act("close_pool")
     assert first.event("Withdrawn")["still_owed"] == earned
     assert chain.tokens(own) == 10 * RATE - earned == stored(run)["withdrawn"]
-    assert chain.tokens(run.vault) == earned
+    assert chain.tokens(run.vault) == earned == stored(run)["total_earned"]
+    assert all(chain.data(key) is None for key in of_run)
+    assert chain.lamports(run.creator.pubkey()) == before + rent
     assert run.act("close_pool").event("Withdrawn")["amount"] == 0  # again: the members' part stays
     for m in members:
         run.claim(m)
-    held = [run.pool, run.vault, run.key, run.log.pubkey(), run.spec_key]
-    rent = sum(chain.lamports(key) for key in held)
-    before = chain.lamports(run.creator.pubkey())
+    rent, before = sum(chain.lamports(key) for key in of_pool), chain.lamports(run.creator.pubkey())
     closed = run.act("close_pool").event("PoolClosed")
     assert closed["unpaid"] == 0
-    assert all(chain.data(key) is None for key in held)
+    assert all(chain.data(key) is None for key in of_pool)
     assert chain.lamports(run.creator.pubkey()) == before + rent
+
+
+def test_a_member_that_cannot_be_paid_does_not_hold_the_run(chain, issuer, trained):
+    """Its own token account refuses the pay; only its own part stays behind."""
+    run, (odd, *others) = trained
+    earned = run.state.total_earned
+    chain.mint_to(run.mint, issuer, run.vault, earned)
+    own = chain.token_account(run.mint, odd.wallet.pubkey())
+    to_nobody = bytes([6, 2, 1]) + bytes(Keypair().pubkey())  # SetAuthority(AccountOwner)
+    metas = [AccountMeta(own, False, True), AccountMeta(odd.wallet.pubkey(), True, False)]
+    chain.send(Instruction(TOKEN, to_nobody, metas), odd.wallet)
+    for m in others:
+        run.claim(m)
+    with pytest.raises(Refused, match="ConstraintTokenOwner"):
+        run.claim(odd)
+    run.settle(odd)
+    stuck = run.membership_of(odd)["earned"]
+    assert run.act("close_pool").event("Withdrawn")["still_owed"] == stuck
+    assert chain.data(run.log.pubkey()) is None
+    assert chain.tokens(run.vault) == stuck
 
 
 def test_close_pool_with_an_empty_vault_says_what_was_never_funded(trained):
@@ -307,35 +331,6 @@ def test_close_pool_into_the_vault_is_refused(chain, trained, refused):
     with refused("ConstraintDuplicateMutableAccount"):
         wrong = run.accounts | {"authority_token": run.vault}
         chain.send(TREASURER.instruction("close_pool", wrong), run.creator)
-
-
-# Token-2022: the instruction that adds the extension before the mint is initialised, and the value's size.
-# A mint with extensions has 166 bytes (82, padding to 165, type), then 4 bytes and the value of each.
-EXTENSIONS = {
-    "MintTransferFee": (bytes([26, 0, 0, 0]) + (100).to_bytes(2, "little") + (9).to_bytes(8, "little"), 108),
-    "MintTransferHook": (bytes([36, 0]) + bytes(32) + bytes([7] * 32), 64),
-    "MintPermanentDelegate": (bytes([35]) + bytes([7] * 32), 32),
-    "MintNonTransferable": (bytes([32]), 0),
-    "MintDefaultState": (bytes([28, 0, 2]), 1),
-}
-
-
-def mint_2022(chain: Chain, issuer: Keypair, extension: bytes = b"", size: int = 0) -> Pubkey:
-    return chain.mint(issuer, TOKEN_2022, extension, 166 + 4 + size if extension else 82)
-
-
-@pytest.mark.parametrize("error", EXTENSIONS)
-def test_mint_that_could_keep_members_from_their_pay_is_refused(chain, issuer, refused, error):
-    run = Run(chain, mint=mint_2022(chain, issuer, *EXTENSIONS[error]), token_program=TOKEN_2022)
-    with refused(error):
-        run.create()
-
-
-def test_plain_mint_of_the_new_token_program_is_taken(chain, issuer):
-    run = Run(chain, mint=mint_2022(chain, issuer), token_program=TOKEN_2022)
-    run.create()
-    closing = mint_2022(chain, issuer, bytes([25, 1]) + bytes([7] * 32), 32)  # a close authority is harmless
-    Run(chain, mint=closing, token_program=TOKEN_2022).create()
 
 
 def test_mint_of_the_other_token_program_is_refused(chain, issuer, refused):

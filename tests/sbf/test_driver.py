@@ -41,10 +41,10 @@ def test_compare_names_absent_and_changed_files(tmp_path: Path) -> None:
         folder.mkdir()
         for name in driver.output_names():
             (folder / name).write_bytes(name.encode())
-    assert driver.compare(committed, made) == []
+    assert driver.compare(committed, made, driver.output_names()) == []
     (committed / "treasurer.json").unlink()
     (made / "coordinator.so").write_bytes(b"other")
-    assert driver.compare(committed, made) == ["coordinator.so", "treasurer.json"]
+    assert driver.compare(committed, made, driver.output_names()) == ["coordinator.so", "treasurer.json"]
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 //! Who may be a member: one rule for `join`, which asks for it, and `evict`, which acts when it no longer holds.
 
 use anchor_lang::prelude::*;
-use authorizer::Authorization;
 
-use crate::account::Run;
+use crate::account::{AuthorizationView, Run};
 use crate::CoordinatorError;
 
 /// Scope of the authorizations that admit to runs.
@@ -20,7 +19,7 @@ pub const JOIN_SCOPE: &[u8] = b"CoordinatorJoinRun";
 /// `TierNotAllowed`.
 pub fn check_admission(
     run: &Run,
-    authorization: Option<&Authorization>,
+    authorization: Option<&AuthorizationView>,
     wallet: &Pubkey,
     weight: u16,
     tier: u8,
@@ -31,7 +30,7 @@ pub fn check_admission(
     }
     let a = authorization.ok_or(CoordinatorError::AuthorizationMissing)?;
     require!(
-        a.grantor == run.join_authority && a.scope == JOIN_SCOPE && a.covers(wallet),
+        a.grantor == run.join_authority.as_array() && a.scope == JOIN_SCOPE && a.covers(wallet),
         CoordinatorError::WrongAuthorization
     );
     require!(a.active, CoordinatorError::AuthorizationInactive);
@@ -62,17 +61,19 @@ mod tests {
         }
     }
 
-    fn authorization(grantor: Pubkey, grantee: Pubkey) -> Authorization {
-        Authorization {
-            grantor,
-            grantee,
+    fn authorization<'a>(
+        grantor: &'a Pubkey,
+        grantee: &'a Pubkey,
+        delegates: &'a [[u8; 32]],
+    ) -> AuthorizationView<'a> {
+        AuthorizationView {
+            grantor: grantor.as_array(),
+            grantee: grantee.as_array(),
             active: true,
             max_weight: 3,
             min_tier: 1,
-            bump: 0,
-            created_at: 0,
-            scope: JOIN_SCOPE.to_vec(),
-            delegates: vec![Pubkey::new_unique()],
+            scope: JOIN_SCOPE,
+            delegates,
         }
     }
 
@@ -91,12 +92,14 @@ mod tests {
     #[test]
     fn closed_run_admits_grantee_and_delegate_within_limits() {
         let (grantor, wallet) = (Pubkey::new_unique(), Pubkey::new_unique());
-        let (run, good) = (run(grantor), authorization(grantor, wallet));
-        let check = |a: &Authorization, w: &Pubkey, weight, tier| {
+        let delegate = Pubkey::new_unique();
+        let delegates = [delegate.to_bytes()];
+        let (run, good) = (run(grantor), authorization(&grantor, &wallet, &delegates));
+        let check = |a: &AuthorizationView, w: &Pubkey, weight, tier| {
             check_admission(&run, Some(a), w, weight, tier)
         };
         assert_eq!(check(&good, &wallet, 3, 1), Ok(()));
-        assert_eq!(check(&good, &good.delegates[0], 1, 2), Ok(()));
+        assert_eq!(check(&good, &delegate, 1, 2), Ok(()));
         assert_eq!(
             check(&good, &wallet, 4, 1),
             Err(CoordinatorError::WeightNotAllowed.into())
@@ -108,15 +111,20 @@ mod tests {
         let wrong = Err(CoordinatorError::WrongAuthorization.into());
         assert_eq!(check(&good, &Pubkey::new_unique(), 1, 1), wrong);
         assert_eq!(
-            check(&authorization(Pubkey::new_unique(), wallet), &wallet, 1, 1),
+            check(
+                &authorization(&Pubkey::new_unique(), &wallet, &delegates),
+                &wallet,
+                1,
+                1
+            ),
             wrong
         );
-        let other_scope = Authorization {
-            scope: b"Other".to_vec(),
-            ..good.clone()
+        let other_scope = AuthorizationView {
+            scope: b"Other",
+            ..good
         };
         assert_eq!(check(&other_scope, &wallet, 1, 1), wrong);
-        let revoked = Authorization {
+        let revoked = AuthorizationView {
             active: false,
             ..good
         };

@@ -1,4 +1,4 @@
-//! What the world contributes to a tick: the time, the newest slot's hash, and who is calling.
+//! What the world contributes to a tick: the time, the newest slot's hash, who is calling, and what follows.
 
 use anchor_lang::prelude::*;
 use anchor_lang::solana_program::instruction::{get_stack_height, TRANSACTION_LEVEL_STACK_HEIGHT};
@@ -47,12 +47,34 @@ pub fn called_by_program() -> bool {
     get_stack_height() > TRANSACTION_LEVEL_STACK_HEIGHT
 }
 
-/// Makes the transitions that are due, unless another program is calling: then they wait for the next instruction.
+/// Whether the running instruction is the last of its transaction, by the Instructions sysvar: what comes after a
+/// tick could fail when it dislikes the new seed, and so undo it.
+pub fn is_last(instructions: &AccountInfo) -> Result<bool> {
+    Ok(ends_with_current(&instructions.try_borrow_data()?))
+}
+
+/// The sysvar begins with the number of instructions and ends with the index of the running one, both u16.
+fn ends_with_current(data: &[u8]) -> bool {
+    let number = data.first_chunk::<2>().map(|b| u16::from_le_bytes(*b));
+    let current = data.last_chunk::<2>().map(|b| u16::from_le_bytes(*b));
+    match (number, current) {
+        (Some(number), Some(current)) => current.checked_add(1) == Some(number),
+        _ => false,
+    }
+}
+
+/// Makes the transitions that are due, if this instruction may tick: no program calls it and nothing follows it in its
+/// transaction. Otherwise they wait for the next one that may.
 ///
 /// # Errors
 /// What the machine's tick refuses.
-pub fn tick_unless_called(s: &mut State, env: &Env, sink: &mut dyn Sink) -> Result<()> {
-    if !called_by_program() {
+pub fn tick_if_last(
+    s: &mut State,
+    env: &Env,
+    instructions: &AccountInfo,
+    sink: &mut dyn Sink,
+) -> Result<()> {
+    if !called_by_program() && is_last(instructions)? {
         machine::tick(s, env, sink).map_err(CoordinatorError::from)?;
     }
     Ok(())
@@ -72,5 +94,20 @@ mod tests {
         assert_eq!(newest_hash(&data), [7; 32]);
         assert_eq!(newest_hash(&data[..40]), [0; 32]); // cut off
         assert_eq!(newest_hash(&[]), [0; 32]);
+    }
+
+    #[test]
+    fn last_is_the_index_before_the_number() {
+        let sysvar = |number: u16, current: u16| {
+            let mut data = number.to_le_bytes().to_vec();
+            data.extend([9; 40]);
+            data.extend(current.to_le_bytes());
+            data
+        };
+        assert!(ends_with_current(&sysvar(1, 0)) && ends_with_current(&sysvar(700, 699)));
+        for (number, current) in [(2, 0), (3, 1), (0, 0), (1, 1), (0, u16::MAX)] {
+            assert!(!ends_with_current(&sysvar(number, current)));
+        }
+        assert!(!ends_with_current(&[]) && !ends_with_current(&[1]));
     }
 }

@@ -68,6 +68,14 @@ macro_rules! define {
             MembershipEarned,
             #[msg("Another program may not tick: send it as an instruction of the transaction")]
             TickFromProgram,
+            #[msg("Nothing may follow a tick in its transaction: make it the last instruction")]
+            TickNotLast,
+            #[msg("This is not the Instructions sysvar: pass Sysvar1nstructions1111111111111111111111111")]
+            WrongInstructions,
+            #[msg("The membership earned in an earlier run at this address: claim that, then close the membership")]
+            MembershipOfEarlierRun,
+            #[msg("A run that has paid cannot close in the slot of its creation: close it a second later")]
+            ClosedTooSoon,
         }
 
         impl From<MachineError> for CoordinatorError {

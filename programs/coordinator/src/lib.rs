@@ -26,6 +26,8 @@ pub use instructions::*;
 
 declare_id!("G7KidNxsM5kHQGzoYj4gRocyi1B7QGPieFyvKpmtHoNb");
 
+include!("../../security_txt.rs");
+
 /// The coordinator program.
 #[program]
 pub mod coordinator {

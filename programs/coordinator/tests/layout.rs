@@ -66,7 +66,7 @@ fn document() -> String {
             seed: [u8; 32], config: Config, round_rate: u64, next_round_rate: u64, pay_carry: u64,
             epoch: u64, step: u64, data_index: u64, next_round: u64, phase_start: i64,
             epoch_start: i64, lost_samples: u64, fills_since_checkpoint: u64,
-            lost_since_checkpoint: u64, total_earned: u64, capacity: u16, returned_len: u16,
+            lost_since_checkpoint: u64, total_earned: u64, created_slot: u64, capacity: u16, returned_len: u16,
             failed_warmups: u16, uploader: u16, phase: u8, flags: u8, open: u8, _pad: [u8; 5],
             checkpoint: Checkpoint, pending: Checkpoint, rounds: [Round; 4],
         }

@@ -32,6 +32,8 @@ PROGRAMS = ("authorizer", "coordinator", "treasurer")
 PACKAGE_DATA = Path("psyche_chain/programs")
 RECORD = Path("programs/built-with.json")
 BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+CALLER = Path("tests/programs/caller")
+"""A program that calls others, for the tests; a cargo workspace of its own, so it has no part in the programs'."""
 UNTRACKED = ("target", "__pycache__", "node_modules")
 
 
@@ -90,6 +92,7 @@ def build(root: Path, official: Path | None) -> None:
             shutil.copyfile(made / name, root / PACKAGE_DATA / name)
         for name in PROGRAMS:
             shutil.copyfile(made / f"{name}.so", deploy / f"{name}.so")
+        shutil.copyfile(made / "caller.so", root / CALLER / "caller.so")
     if official is None:
         (root / RECORD).write_text(json.dumps(make_record(root), indent=2) + "\n")
     for name in output_names():
@@ -156,10 +159,11 @@ def check(root: Path) -> None:
         copy_sources(root, copy)
         environment = build_environment() | {"CARGO_TARGET_DIR": str(root / "target" / "check")}
         build_into(made, copy, None, environment)
-        different = compare(root / PACKAGE_DATA, made)
+        different = compare(root / PACKAGE_DATA, made, output_names())
+        different += compare(root / CALLER, made, ["caller.so"])
     if different:
         raise ToolchainError(f"differ from their sources: {', '.join(different)}\n{why_different(root)}")
-    log(f"{', '.join(output_names())}: equal to what their sources give")
+    log(f"{', '.join([*output_names(), 'caller.so'])}: equal to what their sources give")
 
 
 def build_into(made: Path, root: Path, official: Path | None, environment: dict[str, str]) -> None:
@@ -174,6 +178,10 @@ def build_into(made: Path, root: Path, official: Path | None, environment: dict[
     for name in PROGRAMS:
         command = [SBF_DIR / "anchor-idl", root / "programs" / name, "-o", made / f"{name}.json", "--locked"]
         run_step(command, environment, f"describing {name}")
+    manifest = root / CALLER / "Cargo.toml"
+    command = [builder, "--manifest-path", manifest, "--sbf-out-dir", made, "--", "--locked"]
+    elsewhere = {"CARGO_TARGET_DIR": str(root / "target" / "caller")} | environment
+    run_step(command, elsewhere, "building the tests' caller")
 
 
 def run_step(command: Sequence[object], environment: dict[str, str], what: str) -> None:
@@ -217,6 +225,8 @@ def copy_sources(root: Path, copy: Path) -> None:
         source = root / "programs" / name
         if source.is_dir():
             shutil.copytree(source, copy / "programs" / name, ignore=shutil.ignore_patterns(*UNTRACKED))
+    if (root / CALLER).is_dir():
+        shutil.copytree(root / CALLER, copy / CALLER, ignore=shutil.ignore_patterns(*UNTRACKED))
 
 
 def output_names() -> list[str]:
@@ -224,11 +234,11 @@ def output_names() -> list[str]:
     return [f"{name}.{kind}" for name in PROGRAMS for kind in ("so", "json")]
 
 
-def compare(committed: Path, made: Path) -> list[str]:
-    """Return the names of committed files that are absent or differ from those made."""
+def compare(committed: Path, made: Path, names: Sequence[str]) -> list[str]:
+    """Return those names whose committed files are absent or differ from those made."""
     return [
         name
-        for name in output_names()
+        for name in names
         if not (committed / name).is_file() or (committed / name).read_bytes() != (made / name).read_bytes()
     ]
 

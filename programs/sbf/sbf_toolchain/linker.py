@@ -25,6 +25,8 @@ STACK_FRAME_BYTES = 4096
 """What the virtual machine gives a function of an SBPF v0 program."""
 
 ENTRY = "entrypoint"
+SECURITY_TXT = "SECURITY_TXT"
+"""What a program says about itself (crate solana-security-txt): kept though nothing refers to it."""
 OPTIMISATION_LEVELS = ("1", "2", "3", "s", "z")
 OPTIONS_WITH_VALUE = ("--export-symbols", "-L", "--cpu", "--cpu-features", "--target")
 
@@ -116,7 +118,7 @@ def link_modules(objects: Sequence[Path], rlibs: Sequence[Path], cache: Path, wo
         plugin,
         everything,
         f"-passes=sbf-prep,internalize,globaldce,lower-atomic,default<O{level}>",
-        f"-internalize-public-api-list={ENTRY},custom_panic",
+        f"-internalize-public-api-list={ENTRY},{SECURITY_TXT},custom_panic",
         "-o",
         optimised,
     )
@@ -127,7 +129,7 @@ def link_modules(objects: Sequence[Path], rlibs: Sequence[Path], cache: Path, wo
         "opt",
         linked,
         "-passes=internalize,globaldce,instsimplify,simplifycfg,globaldce",
-        f"-internalize-public-api-list={ENTRY}",
+        f"-internalize-public-api-list={ENTRY},{SECURITY_TXT}",
         "-o",
         final,
     )

@@ -35,7 +35,7 @@ pub struct Withdrawn {
     pub still_owed: u64,
 }
 
-/// Pool and run are gone; `unpaid` was earned but never funded.
+/// The pool is gone, and its run; `unpaid` was earned but never funded.
 #[event]
 pub struct PoolClosed {
     pub pool: Pubkey,

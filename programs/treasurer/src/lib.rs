@@ -27,6 +27,8 @@ pub use state::*;
 
 declare_id!("6aE5ZjrM2mxKZMkdWwKJq6HAThjCy3vvBedea1eLexYR");
 
+include!("../../security_txt.rs");
+
 /// The treasurer program.
 #[program]
 pub mod treasurer {
@@ -47,7 +49,7 @@ pub mod treasurer {
         instructions::claim::handler(ctx)
     }
 
-    /// Withdraws what no member is owed; closes pool and run once nobody can be paid any more.
+    /// Closes the run, withdraws what no member is owed, and closes the pool once nobody can be paid any more.
     pub fn close_pool(ctx: Context<ClosePool>) -> Result<()> {
         instructions::close_pool::handler(ctx)
     }

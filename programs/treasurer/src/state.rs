@@ -23,13 +23,23 @@ pub struct Pool {
     pub paid: u64,
     /// Taken out by the authority so far.
     pub withdrawn: u64,
+    /// `created_slot` of the run state: tells this run from a later one at the same address.
+    pub created_slot: u64,
+    /// All that members earned, kept when the run closes; 0 before.
+    pub total_earned: u64,
     pub bump: u8,
 }
 
 impl Pool {
-    /// What members earned and were not paid, given all that was ever earned in the run.
-    pub fn owed(&self, total_earned: u64) -> u64 {
-        total_earned.saturating_sub(self.paid)
+    /// What members earned and were not paid, once `total_earned` is known.
+    pub fn owed(&self) -> u64 {
+        self.total_earned.saturating_sub(self.paid)
+    }
+
+    /// Whether the pool's run still exists. The pool closes it, and stays only while some of what was earned is unpaid;
+    /// whatever lies at the run state's address afterwards is none of its business.
+    pub fn run_lives(&self) -> bool {
+        self.total_earned == 0
     }
 }
 
@@ -40,6 +50,8 @@ pub struct Claim {
     pub pool: Pubkey,
     pub wallet: Pubkey,
     pub claimed: u64,
+    /// The pool's: what an earlier pool at the same address paid does not count.
+    pub created_slot: u64,
     pub bump: u8,
 }
 

@@ -11,7 +11,7 @@ pub const SEED_MEMBER: &[u8] = b"member";
 #[constant]
 pub const MAX_CONTACT: u16 = 128;
 
-/// Keyed by the `RunState`, which is fresh for every run, so that old earnings never meet a new vault.
+/// Keyed by the `RunState`, which is fresh for every run, and dated, so that old earnings never meet a new vault.
 #[account]
 #[derive(InitSpace, Debug)]
 pub struct Membership {
@@ -30,6 +30,8 @@ pub struct Membership {
     pub earned: u64,
     /// Epoch of the last join.
     pub last_epoch: u64,
+    /// `created_slot` of the run that was joined: an earlier run at the same address had another.
+    pub created_slot: u64,
     /// Comma-separated multiaddrs.
     #[max_len(128)]
     pub contact: String,

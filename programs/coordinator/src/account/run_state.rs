@@ -8,6 +8,8 @@ use crate::CoordinatorError;
 
 /// Address of the sysvar that holds the hashes of recent slots.
 pub const SLOT_HASHES_ID: Pubkey = pubkey!("SysvarS1otHashes111111111111111111111111111");
+/// Address of the sysvar that holds the instructions of the running transaction.
+pub const INSTRUCTIONS_ID: Pubkey = pubkey!("Sysvar1nstructions1111111111111111111111111");
 /// SHA-256 of `account:RunState`, first eight bytes: how a log's account begins.
 #[constant]
 pub const RUN_STATE_DISCRIMINATOR: [u8; 8] = [196, 228, 198, 184, 77, 229, 44, 21];
@@ -45,6 +47,13 @@ pub fn with_state<T>(info: &AccountInfo, f: impl FnOnce(&mut State) -> Result<T>
     );
     let mut state = State::from_bytes(body).map_err(CoordinatorError::from)?;
     f(&mut state)
+}
+
+/// Whether the account is a log of this program. Once a run is closed, whoever holds the key of its log may put anything
+/// at the address, also an account of this program that nobody made a log of.
+pub fn is_log(info: &AccountInfo) -> Result<bool> {
+    let data = info.try_borrow_data()?;
+    Ok(*info.owner == crate::ID && data.starts_with(&RUN_STATE_DISCRIMINATOR))
 }
 
 /// Whether the table still gives the membership's slot to its wallet.

@@ -30,6 +30,11 @@ pub struct CloseRun<'info> {
 pub(crate) fn handler(ctx: Context<CloseRun>) -> Result<()> {
     with_state(&ctx.accounts.run_state, |s| {
         machine::check_closable(s).map_err(CoordinatorError::from)?;
+        // What is earned is dated by this slot: a later run at this address must have another.
+        require!(
+            s.header.total_earned == 0 || Clock::get()?.slot > s.header.created_slot,
+            CoordinatorError::ClosedTooSoon
+        );
         Ok(())
     })?;
     close(&ctx.accounts.run_state, &ctx.accounts.recipient)?;

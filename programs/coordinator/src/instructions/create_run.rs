@@ -111,7 +111,7 @@ fn start_log(info: &AccountInfo, run: &Pubkey) -> Result<()> {
     let (discriminator, body) = data
         .split_first_chunk_mut::<8>()
         .ok_or(CoordinatorError::WrongRunState)?;
-    State::init(body, run.as_array()).map_err(CoordinatorError::from)?;
+    State::init(body, run.as_array(), Clock::get()?.slot).map_err(CoordinatorError::from)?;
     *discriminator = RUN_STATE_DISCRIMINATOR;
     Ok(())
 }

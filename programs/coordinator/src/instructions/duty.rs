@@ -1,9 +1,10 @@
-//! What the duties share: a member acts on its slot of a log, then whatever has become due happens.
+//! What the duties share: a member acts on its slot of a log, then whatever has become due happens, unless more
+//! follows in the transaction.
 
 use anchor_lang::prelude::*;
 
-use crate::account::{with_state, SLOT_HASHES_ID};
-use crate::clock::{env, tick_unless_called};
+use crate::account::{with_state, INSTRUCTIONS_ID, SLOT_HASHES_ID};
+use crate::clock::{env, tick_if_last};
 use crate::events::Emitter;
 use crate::machine::{MachineError, Sink};
 use crate::state::State;
@@ -19,6 +20,9 @@ pub struct Duty<'info> {
     /// CHECK: the sysvar, by its address.
     #[account(address = SLOT_HASHES_ID @ CoordinatorError::WrongSlotHashes)]
     pub slot_hashes: UncheckedAccount<'info>,
+    /// CHECK: the sysvar, by its address.
+    #[account(address = INSTRUCTIONS_ID @ CoordinatorError::WrongInstructions)]
+    pub instructions: UncheckedAccount<'info>,
 }
 
 impl Duty<'_> {
@@ -39,7 +43,7 @@ impl Duty<'_> {
         with_state(&self.run_state, |s| {
             let mut sink = Emitter::new(s.header);
             action(s, &signer, &mut sink).map_err(CoordinatorError::from)?;
-            tick_unless_called(s, &env, &mut sink)
+            tick_if_last(s, &env, &self.instructions, &mut sink)
         })
     }
 }

@@ -1,11 +1,12 @@
 //! `evict()`: anybody ends the presence of a member that could not join any more as it did.
 
 use anchor_lang::prelude::*;
-use authorizer::Authorization;
 
-use crate::account::{with_state, Membership, Run, SLOT_HASHES_ID};
+use crate::account::{
+    with_authorization, with_state, Membership, Run, INSTRUCTIONS_ID, SLOT_HASHES_ID,
+};
 use crate::admission::check_admission;
-use crate::clock::{env, tick_unless_called};
+use crate::clock::{env, tick_if_last};
 use crate::events::Emitter;
 use crate::machine;
 use crate::CoordinatorError;
@@ -26,6 +27,9 @@ pub struct Evict<'info> {
     /// CHECK: the sysvar, by its address.
     #[account(address = SLOT_HASHES_ID @ CoordinatorError::WrongSlotHashes)]
     pub slot_hashes: UncheckedAccount<'info>,
+    /// CHECK: the sysvar, by its address.
+    #[account(address = INSTRUCTIONS_ID @ CoordinatorError::WrongInstructions)]
+    pub instructions: UncheckedAccount<'info>,
 }
 
 pub(crate) fn handler(ctx: Context<Evict>) -> Result<()> {
@@ -39,7 +43,7 @@ pub(crate) fn handler(ctx: Context<Evict>) -> Result<()> {
         let mut sink = Emitter::new(s.header);
         machine::evict(s, membership.slot, &membership.wallet.to_bytes(), &mut sink)
             .map_err(CoordinatorError::from)?;
-        tick_unless_called(s, &env, &mut sink)
+        tick_if_last(s, &env, &ctx.accounts.instructions, &mut sink)
     })
 }
 
@@ -48,22 +52,14 @@ fn still_admitted(run: &Run, membership: &Membership, authorization: &AccountInf
     if run.is_open() {
         return true;
     }
-    let account = read(authorization);
-    check_admission(
-        run,
-        account.as_ref(),
-        &membership.wallet,
-        membership.weight,
-        membership.tier,
-    )
-    .is_ok()
-}
-
-/// The authorization, unless it is closed.
-fn read(info: &AccountInfo) -> Option<Authorization> {
-    if *info.owner != authorizer::ID {
-        return None;
-    }
-    let data = info.try_borrow_data().ok()?;
-    Authorization::try_deserialize(&mut &data[..]).ok()
+    with_authorization(authorization, |a| {
+        check_admission(
+            run,
+            Some(a),
+            &membership.wallet,
+            membership.weight,
+            membership.tier,
+        )
+    })
+    .is_ok() // one that is closed admits nobody
 }

@@ -1,11 +1,13 @@
 //! `join(args)`: a wallet becomes a member, or returns to its slot.
 
 use anchor_lang::prelude::*;
-use authorizer::Authorization;
 
-use crate::account::{check_contact, with_state, Membership, Run, SEED_MEMBER, SLOT_HASHES_ID};
+use crate::account::{
+    check_contact, with_authorization, with_state, Membership, Run, INSTRUCTIONS_ID, SEED_MEMBER,
+    SLOT_HASHES_ID,
+};
 use crate::admission::check_admission;
-use crate::clock::{env, tick_unless_called};
+use crate::clock::{env, tick_if_last};
 use crate::events::Emitter;
 use crate::machine::{self, JoinRequest};
 use crate::CoordinatorError;
@@ -40,26 +42,29 @@ pub struct Join<'info> {
         bump
     )]
     pub membership: Box<Account<'info, Membership>>,
-    /// The authorizer's; `check_admission` reads it unless the run is open.
-    pub authorization: Option<Box<Account<'info, Authorization>>>,
+    /// CHECK: `with_authorization` checks owner and discriminator, `check_admission` the rest.
+    pub authorization: Option<UncheckedAccount<'info>>,
     /// CHECK: the sysvar, by its address.
     #[account(address = SLOT_HASHES_ID @ CoordinatorError::WrongSlotHashes)]
     pub slot_hashes: UncheckedAccount<'info>,
+    /// CHECK: the sysvar, by its address.
+    #[account(address = INSTRUCTIONS_ID @ CoordinatorError::WrongInstructions)]
+    pub instructions: UncheckedAccount<'info>,
     pub system_program: Program<'info, System>,
 }
 
 pub(crate) fn handler(ctx: Context<Join>, args: JoinArgs) -> Result<()> {
     check_contact(&args.contact)?;
     let wallet = ctx.accounts.wallet.key();
-    let authorization = ctx.accounts.authorization.as_deref();
-    check_admission(
-        &ctx.accounts.run,
-        authorization.map(|a| &**a),
-        &wallet,
-        args.weight,
-        args.tier,
-    )?;
-    let authorization = if ctx.accounts.run.is_open() {
+    let authorization = ctx.accounts.authorization.as_ref();
+    let run = &ctx.accounts.run;
+    match authorization {
+        None => check_admission(run, None, &wallet, args.weight, args.tier)?,
+        Some(info) => with_authorization(info, |a| {
+            check_admission(run, Some(a), &wallet, args.weight, args.tier)
+        })?,
+    }
+    let authorization = if run.is_open() {
         None
     } else {
         authorization.map(|a| a.key())
@@ -72,11 +77,16 @@ pub(crate) fn handler(ctx: Context<Join>, args: JoinArgs) -> Result<()> {
         weight: args.weight,
     };
     let env = env(&ctx.accounts.slot_hashes)?;
-    let (slot, epoch) = with_state(&ctx.accounts.run_state, |s| {
+    let earlier = &ctx.accounts.membership;
+    let (slot, epoch, created_slot) = with_state(&ctx.accounts.run_state, |s| {
+        require!(
+            earlier.earned == 0 || earlier.created_slot == s.header.created_slot,
+            CoordinatorError::MembershipOfEarlierRun
+        );
         let mut sink = Emitter::new(s.header);
         let slot = machine::join(s, &env, &request, &mut sink).map_err(CoordinatorError::from)?;
-        tick_unless_called(s, &env, &mut sink)?;
-        Ok((slot, s.header.epoch))
+        tick_if_last(s, &env, &ctx.accounts.instructions, &mut sink)?;
+        Ok((slot, s.header.epoch, s.header.created_slot))
     })?;
     let membership = &mut ctx.accounts.membership;
     membership.run_state = ctx.accounts.run_state.key();
@@ -88,7 +98,8 @@ pub(crate) fn handler(ctx: Context<Join>, args: JoinArgs) -> Result<()> {
     membership.slot = slot;
     membership.bump = ctx.bumps.membership;
     membership.last_epoch = epoch;
+    membership.created_slot = created_slot;
     membership.contact = args.contact;
     membership.authorization = authorization.unwrap_or_default();
-    Ok(()) // `earned` stays: zero in a new account
+    Ok(()) // `earned` stays: zero in a new account, and in one of an earlier run
 }

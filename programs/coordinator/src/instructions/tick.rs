@@ -1,12 +1,12 @@
 //! `tick()`: anybody makes the transitions that are due, at most four.
 //!
-//! A transaction of which this is a part can still be failed by a later instruction of its own, at the price of
-//! its fee; a program that calls this one cannot look at the seed first, because that call is refused.
+//! It is refused when another program calls it and when another instruction follows it in the transaction: either
+//! could look at the new seed and fail, which would undo it.
 
 use anchor_lang::prelude::*;
 
-use crate::account::{with_state, SLOT_HASHES_ID};
-use crate::clock::{called_by_program, env};
+use crate::account::{with_state, INSTRUCTIONS_ID, SLOT_HASHES_ID};
+use crate::clock::{called_by_program, env, is_last};
 use crate::events::Emitter;
 use crate::machine;
 use crate::CoordinatorError;
@@ -19,10 +19,17 @@ pub struct Tick<'info> {
     /// CHECK: the sysvar, by its address.
     #[account(address = SLOT_HASHES_ID @ CoordinatorError::WrongSlotHashes)]
     pub slot_hashes: UncheckedAccount<'info>,
+    /// CHECK: the sysvar, by its address.
+    #[account(address = INSTRUCTIONS_ID @ CoordinatorError::WrongInstructions)]
+    pub instructions: UncheckedAccount<'info>,
 }
 
 pub(crate) fn handler(ctx: Context<Tick>) -> Result<()> {
     require!(!called_by_program(), CoordinatorError::TickFromProgram);
+    require!(
+        is_last(&ctx.accounts.instructions)?,
+        CoordinatorError::TickNotLast
+    );
     let env = env(&ctx.accounts.slot_hashes)?;
     with_state(&ctx.accounts.run_state, |s| {
         let mut sink = Emitter::new(s.header);

@@ -30,7 +30,9 @@ pub(super) fn begin(s: &mut State) {
         uri: [0; MAX_URI],
     };
     header.set(run_flag::URI_MISSING, false);
-    let full = open::select(s.slots, |slot| slot.is_assignable() && slot.tier == 0);
+    let full = open::select(s.slots.iter(), |slot| {
+        slot.is_assignable() && slot.tier == 0
+    });
     header.uploader = election::draw_one(&full, &header.seed, b"uploader")
         .and_then(|slot| u16::try_from(slot).ok())
         .unwrap_or(NO_UPLOADER);
@@ -115,35 +117,44 @@ pub(super) fn agree(s: &mut State, sink: &mut dyn Sink) {
 fn majority(s: &State, part: usize) -> Option<[u8; 32]> {
     let top = usize::from(s.header.config.max_tier);
     let lowest = top.checked_sub(part)?; // tiers up to this one hold the part
-    let holds = |slot: &Slot| slot.is_active() && usize::from(slot.tier) <= lowest;
-    let counted = slot_flag::READY | slot_flag::ATTESTED;
-    let holders = open::select(s.slots, |slot| holds(slot) && slot.has(counted));
-    let voters = open::select(s.slots, |slot| holds(slot) && slot.has(slot_flag::ATTESTED));
-    let num_holders = bits::count(&holders);
+    let mut num_holders = 0u32; // at most one a slot: nothing wraps
+    let voters = open::select(s.slots.iter(), |slot| {
+        let counts = slot.is_active()
+            && usize::from(slot.tier) <= lowest
+            && slot.has(slot_flag::READY | slot_flag::ATTESTED);
+        num_holders = num_holders.wrapping_add(u32::from(counts));
+        counts && slot.has(slot_flag::ATTESTED)
+    });
+    let num_voters = bits::count(&voters);
     let enough = |n: u32| n.saturating_mul(2) > num_holders;
-    if !enough(bits::count(&voters)) {
+    if !enough(num_voters) {
         return None;
     }
     let row = row_of(s.header, part).saturating_mul(s.slots.len());
     let votes = s.commitments.get(row..row.saturating_add(s.slots.len()))?;
-    // Boyer and Moore's majority vote, then a count
-    let mut candidate: Option<&[u8; 32]> = None;
+    // compared word by word: 32 bytes would be a system call for every vote
+    let votes: &[[u64; 4]] = bytemuck::try_cast_slice(votes).ok()?;
+    // Boyer and Moore's majority vote, then a count unless all agree
+    let mut candidate = [0u64; 4];
     let mut lead = 0u32;
     for vote in bits::iter(&voters).filter_map(|slot| votes.get(slot)) {
         if lead == 0 {
-            candidate = Some(vote);
+            candidate = *vote;
             lead = 1;
-        } else if candidate == Some(vote) {
-            lead = lead.saturating_add(1);
+        } else if candidate == *vote {
+            lead = lead.wrapping_add(1);
         } else {
-            lead = lead.saturating_sub(1);
+            lead = lead.wrapping_sub(1); // was at least 1
         }
     }
-    let candidate = candidate?;
-    let votes = bits::iter(&voters)
-        .filter(|slot| votes.get(*slot) == Some(candidate))
-        .count();
-    enough(u32::try_from(votes).ok()?).then_some(*candidate)
+    let num_votes = if lead == num_voters {
+        lead
+    } else {
+        let votes = bits::iter(&voters).filter_map(|slot| votes.get(slot));
+        let same = votes.filter(|vote| **vote == candidate).count();
+        u32::try_from(same).ok()?
+    };
+    enough(num_votes).then_some(bytemuck::cast(candidate))
 }
 
 /// Record where the agreed weights can be had; the checkpoint becomes the run's.

@@ -4,7 +4,8 @@ use super::{data, join, pay, Event, MachineError, Reason, Sink};
 use crate::state::{
     bits, round_status, slot_status, Bits, Header, Round, Slot, State, MAX_WITNESSES,
 };
-use solana_sha256_hasher::hash;
+use core::convert::Infallible;
+use solana_sha256_hasher::hashv;
 
 /// Bits of a vote counter: counts up to [`MAX_WITNESSES`].
 const PLANES: usize = 6;
@@ -18,6 +19,9 @@ impl Tally {
         for (planes, word) in self.0.iter_mut().zip(vote) {
             let mut carry = *word;
             for plane in planes {
+                if carry == 0 {
+                    break;
+                }
                 let sum = *plane ^ carry;
                 carry &= *plane;
                 *plane = sum;
@@ -83,8 +87,8 @@ pub(super) fn accepted(round: &Round, attestations: &[Bits; MAX_WITNESSES]) -> O
 
 /// Bytes of a record before its accepted list, with the history before it.
 const HEAD: usize = 32 + 8 + 8 + 8 + 1 + 32 + 8 + 4 + 32 + 32 + 2;
-/// Bytes of an accepted slot: number, tier, weight, commitment.
-const ENTRY: usize = 2 + 1 + 2 + 32;
+/// Bytes of an accepted slot, before its commitment: number, tier, weight.
+const MEMBER: usize = 2 + 1 + 2;
 
 fn preimage_head(header: &Header, round: &Round, count: u32) -> Result<[u8; HEAD], MachineError> {
     let count = u16::try_from(count).map_err(|_| MachineError::Overflow)?;
@@ -125,26 +129,27 @@ fn next_history(
     let count = bits::count(accepted);
     let entries = usize::try_from(count).map_err(|_| MachineError::Overflow)?;
     let head = preimage_head(header, round, count)?;
-    let mut preimage = vec![0u8; HEAD.saturating_add(ENTRY.saturating_mul(entries))];
-    let (start, list) = preimage
-        .split_first_chunk_mut()
-        .ok_or(MachineError::Overflow)?;
-    *start = head;
-    let row = index.saturating_mul(slots.len());
-    let (list, _) = list.as_chunks_mut::<ENTRY>();
-    for (slot, entry) in bits::iter(accepted).zip(list) {
-        let place = slots.get(slot).ok_or(MachineError::Overflow)?;
-        let commitment = commitments
-            .get(row.saturating_add(slot))
-            .ok_or(MachineError::Overflow)?;
-        let number = u16::try_from(slot).map_err(|_| MachineError::Overflow)?;
-        let [number_low, number_high, tier, weight_low, weight_high, hash @ ..] = entry;
-        [*number_low, *number_high] = number.to_le_bytes();
-        *tier = place.tier;
-        [*weight_low, *weight_high] = place.weight.to_le_bytes();
-        *hash = *commitment;
-    }
-    Ok(hash(&preimage).to_bytes())
+    let from = index.saturating_mul(slots.len());
+    let row = commitments.get(from..).ok_or(MachineError::Overflow)?;
+    let mut members = vec![[0u8; MEMBER]; entries];
+    // hashed where they are: copying a commitment costs more than hashing it
+    let mut parts: Vec<&[u8]> = vec![&head; entries.saturating_mul(2).saturating_add(1)];
+    let (_, pairs) = parts.split_first_mut().ok_or(MachineError::Overflow)?;
+    let (pairs, _) = pairs.as_chunks_mut::<2>();
+    let mut places = pairs.iter_mut().zip(&mut members);
+    bits::each(
+        accepted,
+        slots.iter().zip(row),
+        |slot, (place, commitment)| {
+            let number = u16::try_from(slot).map_err(|_| MachineError::Overflow)?;
+            let ([a, b], [c, d]) = (number.to_le_bytes(), place.weight.to_le_bytes());
+            let (pair, member) = places.next().ok_or(MachineError::Overflow)?;
+            *member = [a, b, place.tier, c, d];
+            *pair = [member, commitment];
+            Ok(())
+        },
+    )?;
+    Ok(hashv(&parts).to_bytes())
 }
 
 /// Close the round of a ring index.
@@ -194,19 +199,17 @@ pub(super) fn close(s: &mut State, index: usize, sink: &mut dyn Sink) -> Result<
 /// whose presence this ends.
 fn count_misses(max_missed: u16, slots: &mut [Slot], assigned: &Bits, accepted: &Bits) -> Bits {
     let mut dropped = bits::EMPTY;
-    for slot in bits::iter(assigned) {
-        let Some(place) = slots.get_mut(slot) else {
-            continue;
-        };
+    let Ok(()) = bits::each(assigned, slots, |slot, place| {
         if bits::contains(accepted, slot) {
             place.missed = 0;
-            continue;
+            return Ok::<(), Infallible>(());
         }
         place.missed = place.missed.saturating_add(1);
         if place.missed >= max_missed && place.status == slot_status::ACTIVE {
             join::depart(place);
             bits::insert(&mut dropped, slot);
         }
-    }
+        Ok(())
+    });
     dropped
 }

@@ -98,9 +98,16 @@ pub(super) fn give_back(
     if bits::is_empty(&bits::minus(&round.assigned, accepted)) {
         return Ok(restored);
     }
-    let weight = |slot: usize| slots.get(slot).map_or(0, |s| u64::from(s.weight));
-    let total =
-        bits::iter(&round.assigned).fold(0u64, |sum, slot| sum.saturating_add(weight(slot)));
+    if bits::is_empty(accepted) {
+        let all = u64::from(round.samples);
+        restore(header, returned, round, 0, all, &mut restored)?;
+        return Ok(restored);
+    }
+    let mut total = 0u64;
+    bits::each(&round.assigned, slots, |_, place| {
+        total = total.saturating_add(u64::from(place.weight));
+        Ok::<(), MachineError>(())
+    })?;
     let members = u64::from(bits::count(&round.assigned));
     let spare = u64::from(round.samples)
         .checked_sub(members)
@@ -108,9 +115,11 @@ pub(super) fn give_back(
     let mut start = 0u64; // where the slot's range starts
     let mut open: Option<u64> = None; // where a run of slots that were not accepted starts
     let mut before = 0u64; // sum of the weights so far
-    for (index, slot) in (1u64..).zip(bits::iter(&round.assigned)) {
-        before = before.saturating_add(weight(slot));
-        // spare < 2^32 and before < 2^24: nothing wraps
+    let mut index = 0u64; // slots so far
+    bits::each(&round.assigned, slots, |slot, place| {
+        // index <= 256, spare < 2^32 and before < 2^24: nothing wraps
+        index = index.wrapping_add(1);
+        before = before.wrapping_add(u64::from(place.weight));
         let end = spare
             .wrapping_mul(before)
             .checked_div(total)
@@ -124,7 +133,8 @@ pub(super) fn give_back(
             open = Some(start);
         }
         start = end;
-    }
+        Ok(())
+    })?;
     if let Some(from) = open {
         restore(header, returned, round, from, start, &mut restored)?;
     }
@@ -143,14 +153,10 @@ fn restore(
     let mut offset = 0u64; // virtual position of the piece
     for fill in round.fills.iter().take(usize::from(round.num_fills)) {
         let end = offset.saturating_add(u64::from(fill.len));
-        overlap(
-            header,
-            returned,
-            restored,
-            (from, to),
-            (offset, end),
-            fill.first(),
-        )?;
+        if from < end && offset < to {
+            let first = fill.first();
+            overlap(header, returned, restored, (from, to), (offset, end), first)?;
+        }
         offset = end;
     }
     let end = u64::from(round.samples);

@@ -1,7 +1,7 @@
 //! Members come and go; slots stay where they are.
 
 use super::{checkpoint, ensure, signed, slot_mut, touch, Env, Event, MachineError, Reason, Sink};
-use crate::state::{bits, phase, round_status, slot_flag, slot_status, Slot, State};
+use crate::state::{bits, phase, round_status, slot_flag, slot_status, Config, Slot, State};
 
 /// Warmups missed in a row that end a member's presence.
 pub(super) const MAX_MISSED_WARMUPS: u16 = 3;
@@ -24,24 +24,38 @@ pub struct Settled {
     pub freed: bool,
 }
 
-/// Whether the members present, and `more` of the given tier, could start an epoch.
-fn suffices_with(s: &State, more: u16, tier: u8) -> bool {
-    let config = &s.header.config;
-    let (mut present, mut full) = (more, if tier == 0 { more } else { 0 });
-    for slot in s
-        .slots
-        .iter()
-        .filter(|slot| is_eligible(slot, config.max_tier))
-    {
-        present = present.saturating_add(1);
-        full = full.saturating_add(u16::from(slot.next_tier == 0));
+/// Members that could take part in the next epoch, at most one a slot: nothing wraps.
+#[derive(Clone, Copy, Default)]
+struct Crowd {
+    present: u16,
+    full: u16,
+}
+
+impl Crowd {
+    fn count(&mut self, slot: &Slot, max_tier: u8) {
+        if is_eligible(slot, max_tier) {
+            self.add(slot.next_tier);
+        }
     }
-    present >= config.init_min_clients && full >= config.min_full_members
+
+    fn add(&mut self, tier: u8) {
+        self.present = self.present.wrapping_add(1);
+        self.full = self.full.wrapping_add(u16::from(tier == 0));
+    }
+
+    /// Whether they could start an epoch.
+    fn suffices(self, config: &Config) -> bool {
+        self.present >= config.init_min_clients && self.full >= config.min_full_members
+    }
 }
 
 /// Whether the members present could start an epoch.
 pub(super) fn enough_present(s: &State) -> bool {
-    suffices_with(s, 0, 0)
+    let mut crowd = Crowd::default();
+    for slot in s.slots.iter() {
+        crowd.count(slot, s.header.config.max_tier);
+    }
+    crowd.suffices(&s.header.config)
 }
 
 /// Present, and of a tier that the run still allows.
@@ -77,6 +91,7 @@ pub fn join(
     )?;
     let mut own = None;
     let mut free = None;
+    let mut others = Crowd::default();
     for (index, slot) in s.slots.iter().enumerate() {
         if slot.is_free() {
             free = free.or(Some(index));
@@ -86,6 +101,7 @@ pub fn join(
         } else {
             let same = same_key(&slot.p2p_key, &request.p2p_key);
             ensure(!same, MachineError::DuplicatePeer)?;
+            others.count(slot, s.header.config.max_tier);
         }
     }
     let index = own
@@ -94,9 +110,11 @@ pub fn join(
         .ok_or(MachineError::TableFull)?;
     let number = u16::try_from(index).map_err(|_| MachineError::TableFull)?;
     // the extra wait counts from the member that makes them enough
+    let mut together = others;
+    together.add(request.tier);
     let starts_wait = s.header.phase == phase::WAITING_FOR_MEMBERS
-        && suffices_with(s, 1, request.tier)
-        && !enough_present(s);
+        && together.suffices(&s.header.config)
+        && !others.suffices(&s.header.config);
     let in_epoch = matches!(
         s.header.phase,
         phase::WARMUP | phase::ROUND_TRAIN | phase::ROUND_WITNESS | phase::COOLDOWN

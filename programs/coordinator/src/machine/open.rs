@@ -11,11 +11,16 @@ pub(super) fn assignable(slots: &[Slot]) -> Bits {
     select(slots, Slot::is_assignable)
 }
 
-pub(super) fn select(slots: &[Slot], wanted: impl Fn(&Slot) -> bool) -> Bits {
+/// The slots for which `wanted` says so.
+pub(super) fn select<S>(
+    slots: impl IntoIterator<Item = S>,
+    mut wanted: impl FnMut(S) -> bool,
+) -> Bits {
+    let mut slots = slots.into_iter();
     let mut set = bits::EMPTY;
-    for (chunk, word) in slots.chunks(64).zip(set.iter_mut()) {
+    for word in &mut set {
         let mut mask = 1u64;
-        for slot in chunk {
+        for slot in slots.by_ref().take(64) {
             if wanted(slot) {
                 *word |= mask;
             }

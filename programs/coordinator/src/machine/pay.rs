@@ -16,7 +16,7 @@ fn share(header: &Header, slot: &Slot) -> u64 {
         .get(usize::from(slot.tier))
         .copied()
         .unwrap_or(0);
-    u64::from(slot.weight).saturating_mul(u64::from(pay))
+    u64::from(slot.weight).wrapping_mul(u64::from(pay)) // 16 bits times 32
 }
 
 /// Pay the accepted slots: each the floor of `total * share / sum`; the remainder is carried to the
@@ -32,11 +32,10 @@ pub(super) fn pay(
     accepted: &Bits,
 ) -> Result<u64, MachineError> {
     let mut sum = 0u64;
-    for slot in bits::iter(accepted) {
-        if let Some(place) = slots.get(slot) {
-            sum = sum.saturating_add(share(header, place));
-        }
-    }
+    bits::each(accepted, slots.iter(), |_, place| {
+        sum = sum.saturating_add(share(header, place));
+        Ok::<(), MachineError>(())
+    })?;
     let total = header
         .round_rate
         .checked_add(header.pay_carry)
@@ -46,22 +45,21 @@ pub(super) fn pay(
     }
     let mut paid = 0u64;
     let mut last = (0u64, 0u64); // share and amount of the slot before: most slots are alike
-    for slot in bits::iter(accepted) {
-        if let Some(place) = slots.get_mut(slot) {
-            let share = share(header, place);
-            if share != last.0 {
-                last = (
-                    share,
-                    portion(total, share, sum).ok_or(MachineError::Overflow)?,
-                );
-            }
-            place.earned = place
-                .earned
-                .checked_add(last.1)
-                .ok_or(MachineError::Overflow)?;
-            paid = paid.checked_add(last.1).ok_or(MachineError::Overflow)?;
+    bits::each(accepted, slots, |_, place| {
+        let share = share(header, place);
+        if share != last.0 {
+            last = (
+                share,
+                portion(total, share, sum).ok_or(MachineError::Overflow)?,
+            );
         }
-    }
+        place.earned = place
+            .earned
+            .checked_add(last.1)
+            .ok_or(MachineError::Overflow)?;
+        paid = paid.checked_add(last.1).ok_or(MachineError::Overflow)?;
+        Ok(())
+    })?;
     header.total_earned = header
         .total_earned
         .checked_add(paid)

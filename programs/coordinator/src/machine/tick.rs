@@ -77,18 +77,20 @@ fn waiting(s: &mut State, env: &Env, sink: &mut dyn Sink) -> Result<bool, Machin
     header.epoch_start = env.now;
     header.round_rate = header.next_round_rate;
     let (max_tier, [a, b, c, d, ..]) = (header.config.max_tier, header.epoch.to_le_bytes());
-    for slot in s.slots.iter_mut() {
+    let last_epoch = u32::from_le_bytes([a, b, c, d]);
+    let members = open::select(s.slots.iter_mut(), |slot| {
         slot.flags = 0;
-        if join::is_eligible(slot, max_tier) {
+        let takes_part = join::is_eligible(slot, max_tier);
+        if takes_part {
             slot.status = slot_status::ACTIVE;
             slot.flags = slot_flag::IN_EPOCH;
             slot.tier = slot.next_tier;
             slot.weight = slot.next_weight;
             slot.missed = 0;
-            slot.last_epoch = u32::from_le_bytes([a, b, c, d]);
+            slot.last_epoch = last_epoch;
         }
-    }
-    let members = open::select(s.slots, |slot| slot.is_active());
+        takes_part
+    });
     let (epoch, round_rate) = (s.header.epoch, s.header.round_rate);
     sink.emit(Event::EpochStarted {
         epoch,
@@ -185,11 +187,10 @@ fn round_train(s: &mut State, env: &Env, sink: &mut dyn Sink) -> Result<bool, Ma
         .get_mut(index)
         .ok_or(MachineError::Overflow)?;
     round.status = round_status::COMMITTED;
-    for slot in bits::iter(&late) {
-        if let Some(slot) = s.slots.get_mut(slot) {
-            slot.flags &= !slot_flag::READY;
-        }
-    }
+    bits::each(&late, s.slots.iter_mut(), |_, slot| {
+        slot.flags &= !slot_flag::READY;
+        Ok::<(), MachineError>(())
+    })?;
     enter(s, env, phase::ROUND_WITNESS, sink);
     Ok(true)
 }
@@ -226,9 +227,8 @@ fn cooldown(s: &mut State, env: &Env, sink: &mut dyn Sink) -> Result<bool, Machi
         if !lasted(s, s.header.config.cooldown_time, env) {
             return Ok(false);
         }
-        checkpoint::agree(s, sink);
         if s.header.pending.agreed != 0 {
-            checkpoint::record(s, sink);
+            checkpoint::record(s, sink); // agreed, but nobody said where the weights are
         }
     }
     end_epoch(s);

@@ -215,6 +215,8 @@ pub struct Header {
     /// The part of `lost_samples` at or above the checkpoint's data index: a rewind hands them out again.
     pub lost_since_checkpoint: u64,
     pub total_earned: u64,
+    /// The chain's slot when the run was created: tells this run from an earlier one at the same address.
+    pub created_slot: u64,
     pub capacity: u16,
     pub returned_len: u16,
     pub failed_warmups: u16,

@@ -69,7 +69,11 @@ impl<'a> State<'a> {
     ///
     /// # Errors
     /// `WrongSize`, `Misaligned`, `NotZeroed`.
-    pub fn init(data: &'a mut [u8], run: &[u8; 32]) -> Result<Self, MachineError> {
+    pub fn init(
+        data: &'a mut [u8],
+        run: &[u8; 32],
+        created_slot: u64,
+    ) -> Result<Self, MachineError> {
         let state = Self::cast(data)?;
         let header = &mut *state.header;
         if header.version != 0 || header.capacity != 0 || header.nonce != 0 {
@@ -77,6 +81,7 @@ impl<'a> State<'a> {
         }
         header.version = VERSION;
         header.run = *run;
+        header.created_slot = created_slot;
         header.capacity = u16::try_from(state.slots.len()).map_err(|_| MachineError::WrongSize)?;
         header.next_round = 1;
         header.checkpoint.round = 1;

@@ -210,3 +210,40 @@ fn failed_warmups_at_the_logs_head_rewind_nothing() {
     assert_eq!(world.happened(|e| matches!(e, Event::Rewound { .. })), 0);
     assert_eq!(world.header().failed_warmups, 0);
 }
+
+/// Samples that were waiting in the table at the checkpoint, and were taken up since.
+#[test]
+fn a_rewind_loses_what_was_trained_below_the_checkpoint_and_nothing_else() {
+    for trained in [false, true] {
+        let rules = Config {
+            max_failed_warmups: 1,
+            ..config()
+        };
+        let mut world = World::training(&[0, 0], rules);
+        world.pass(20); // nobody commits: samples 0..12 go back, and the epoch ends
+        assert_eq!(world.phase(), phase::COOLDOWN);
+        world.attest(0, &G).unwrap();
+        world.attest(1, &G).unwrap();
+        world.record(0, b"hf://x").unwrap();
+        world.tick();
+        assert_eq!(world.header().checkpoint.data_index, 12);
+        world.start_epoch();
+        assert_eq!(world.round().fills[0], Interval::new(0, 12));
+        assert_eq!(world.header().fills_since_checkpoint, 12);
+        if trained {
+            world.do_round(&[0, 1]);
+            world.do_round(&[0, 1]); // round 2 is accepted
+        }
+        while world.phase() != phase::WAITING_FOR_MEMBERS {
+            world.now += 40;
+            world.tick();
+        }
+        world.pass(5);
+        world.pass(30);
+        assert_eq!(world.happened(|e| matches!(e, Event::Rewound { .. })), 1);
+        let lost = if trained { 12 } else { 0 };
+        let header = world.header();
+        assert_eq!((header.data_index, header.lost_samples), (12, lost));
+        assert_eq!(header.returned_len, u16::from(!trained));
+    }
+}

@@ -208,3 +208,82 @@ fn members_of_a_tier_that_is_not_allowed_any_more_stay_out() {
     assert_eq!(world.round().assigned, set(&[0]));
     assert_eq!(world.slot(1).status, slot_status::WAITING);
 }
+
+#[test]
+fn a_full_table_of_departed_members_never_blocks_for_long() {
+    // between epochs their slots are free as soon as they are settled
+    let mut world = World::new(2, config());
+    world.set_rate(10).unwrap();
+    world.join(1, 0).unwrap();
+    world.join(2, 0).unwrap();
+    world.start_epoch();
+    world.do_round(&[0, 1]);
+    world.set_paused(true).unwrap();
+    world.do_round(&[0, 1]);
+    world.do_round(&[0, 1]);
+    world.pass(40);
+    world.set_paused(false).unwrap();
+    world.leave(0).unwrap();
+    world.leave(1).unwrap();
+    assert_eq!(world.join(3, 0), Err(MachineError::TableFull));
+    for slot in 0..2 {
+        let settled = Settled {
+            moved: 10,
+            freed: true,
+        };
+        assert_eq!(world.settle(slot, slot as u8 + 1), Ok(settled));
+        assert_eq!(world.join(slot as u8 + 3, 0), Ok(slot as u16));
+    }
+    // within one when the rounds that name them are out of the ring
+    world.start_epoch();
+    world.do_round(&[0, 1]);
+    world.leave(1).unwrap();
+    let mut rounds = 0;
+    while world.join(5, 0) == Err(MachineError::TableFull) {
+        world.settle(1, 4).unwrap();
+        world.do_round(&[0]);
+        rounds += 1;
+        assert!(rounds <= RING);
+    }
+    assert_eq!(world.slot(1).wallet, wallet(5));
+    assert_eq!(world.slot(1).status, slot_status::WAITING);
+}
+
+/// A table full of members of which none can start an epoch waits for the authority: it revokes.
+#[test]
+fn evicting_opens_a_table_that_cannot_start() {
+    let mut world = World::new(2, config());
+    world.join(1, 1).unwrap();
+    world.join(2, 1).unwrap();
+    world.now += 1000;
+    assert_eq!(world.tick(), 0);
+    assert_eq!(world.join(3, 0), Err(MachineError::TableFull));
+    world.evict(1, 2).unwrap();
+    assert_eq!(world.join(3, 0), Ok(1));
+    world.start_epoch();
+}
+
+/// A slot that no round was assigned to, drawn in the drain round to attest the last one.
+#[test]
+fn a_witness_keeps_its_slot_until_the_round_is_closed() {
+    let mut world = World::new(2, config());
+    world.join(1, 0).unwrap();
+    world.join(2, 0).unwrap();
+    world.pass(5);
+    world.leave(1).unwrap();
+    world.ready_slot(0).unwrap();
+    world.tick();
+    assert_eq!(world.round().assigned, set(&[0]));
+    world.join(2, 0).unwrap(); // into the epoch, after its first round opened
+    world.ready_slot(1).unwrap();
+    world.set_paused(true).unwrap();
+    world.do_round(&[0]);
+    assert!(world.header().has(run_flag::DRAINING));
+    assert_eq!(world.before().witnesses, set(&[0, 1]));
+    world.leave(1).unwrap();
+    assert_eq!(world.settle(1, 2), Ok(Settled::default()));
+    assert_eq!(world.join(3, 0), Err(MachineError::TableFull));
+    world.do_round(&[0]);
+    assert_eq!(world.phase(), phase::COOLDOWN);
+    assert!(world.settle(1, 2).unwrap().freed);
+}

@@ -3,6 +3,7 @@
 use coordinator::machine::*;
 use coordinator::state::*;
 
+#[derive(Clone)]
 pub struct Log(pub Vec<Event>);
 
 impl Sink for Log {
@@ -11,6 +12,7 @@ impl Sink for Log {
     }
 }
 
+#[derive(Clone)]
 pub struct World {
     memory: Vec<u64>,
     bytes: usize,
@@ -99,6 +101,7 @@ impl World {
         State::init(
             &mut bytemuck::cast_slice_mut(&mut world.memory)[..bytes],
             &[7; 32],
+            7,
         )
         .unwrap();
         world
@@ -140,6 +143,15 @@ impl World {
         &mut bytemuck::cast_slice_mut(&mut self.memory)[..self.bytes]
     }
 
+    /// The account as it is after these changes by hand, and one more change counted.
+    pub fn changed(&self, change: impl FnOnce(&mut State)) -> Vec<u8> {
+        let mut copy = self.clone();
+        let mut state = copy.state();
+        state.header.nonce += 1;
+        change(&mut state);
+        copy.data_mut().to_vec()
+    }
+
     pub fn state(&mut self) -> State<'_> {
         State::from_bytes(&mut bytemuck::cast_slice_mut(&mut self.memory)[..self.bytes]).unwrap()
     }
@@ -165,19 +177,21 @@ impl World {
         }
     }
 
-    /// Run an action; after an error nothing may have changed.
-    fn act<T>(
+    /// Run an action; after an error nothing may have changed, not even the log.
+    pub fn act<T>(
         &mut self,
         action: impl FnOnce(&mut State, &Env, &mut Log) -> Outcome<T>,
     ) -> Outcome<T> {
         let env = self.env();
         let before = self.memory.clone();
+        let events = self.log.0.len();
         let bytes = self.bytes;
         let data = &mut bytemuck::cast_slice_mut(&mut self.memory)[..bytes];
         let mut state = State::from_bytes(data).unwrap();
         let outcome = action(&mut state, &env, &mut self.log);
         if outcome.is_err() {
             assert!(before == self.memory, "a refused action changed the state");
+            assert_eq!(events, self.log.0.len(), "a refused action told something");
         }
         outcome
     }
@@ -197,7 +211,11 @@ impl World {
     }
 
     pub fn seal(&mut self) -> Outcome<()> {
-        self.act(|s, env, log| seal_spec(s, env, &[5; 32], log))
+        self.seal_as(&[5; 32])
+    }
+
+    pub fn seal_as(&mut self, spec_hash: &[u8; 32]) -> Outcome<()> {
+        self.act(|s, env, log| seal_spec(s, env, spec_hash, log))
     }
 
     pub fn unseal(&mut self) -> Outcome<()> {

@@ -1,7 +1,8 @@
 //! `claim()`: pays a member what it earned and was not paid yet.
 //!
 //! Anybody may ask for it: the money goes to the wallet's own associated token account, and a member that never
-//! comes back cannot keep a pool from closing.
+//! comes back cannot keep a pool from closing. It works after the run was closed too: by then all pay was settled into
+//! the memberships.
 
 use anchor_lang::prelude::*;
 use anchor_spl::associated_token::AssociatedToken;
@@ -9,7 +10,7 @@ use anchor_spl::token_interface::{
     transfer_checked, Mint, TokenAccount, TokenInterface, TransferChecked,
 };
 use coordinator::program::Coordinator;
-use coordinator::{Membership, Run};
+use coordinator::Membership;
 
 use crate::events::Claimed;
 use crate::{payment, Claim, Pool, TreasurerError, SEED_CLAIM, SEED_POOL};
@@ -30,15 +31,16 @@ pub struct ClaimPay<'info> {
         has_one = vault @ TreasurerError::WrongVault
     )]
     pub pool: Box<Account<'info, Pool>>,
-    #[account(has_one = run_state @ TreasurerError::WrongRunState)]
-    pub run: Box<Account<'info, Run>>,
-    /// CHECK: in the pool's seeds; the coordinator checks the rest.
+    /// CHECK: named by the pool; may be closed.
+    pub run: UncheckedAccount<'info>,
+    /// CHECK: in the pool's seeds; may be closed, else the coordinator checks the rest.
     #[account(mut)]
     pub run_state: UncheckedAccount<'info>,
     #[account(
         mut,
         has_one = wallet @ TreasurerError::WrongMembership,
-        has_one = run_state @ TreasurerError::WrongMembership
+        has_one = run_state @ TreasurerError::WrongMembership,
+        constraint = membership.created_slot == pool.created_slot @ TreasurerError::WrongMembership
     )]
     pub membership: Box<Account<'info, Membership>>,
     #[account(
@@ -69,15 +71,21 @@ pub struct ClaimPay<'info> {
 
 pub(crate) fn handler(ctx: Context<ClaimPay>) -> Result<()> {
     let a = ctx.accounts;
-    let settle = coordinator::cpi::accounts::Settle {
-        run_state: a.run_state.to_account_info(),
-        membership: a.membership.to_account_info(),
-    };
-    coordinator::cpi::settle(CpiContext::new(a.coordinator_program.key(), settle))?;
-    a.membership.reload()?;
+    if a.pool.run_lives() {
+        let settle = coordinator::cpi::accounts::Settle {
+            run_state: a.run_state.to_account_info(),
+            membership: a.membership.to_account_info(),
+        };
+        coordinator::cpi::settle(CpiContext::new(a.coordinator_program.key(), settle))?;
+        a.membership.reload()?;
+    }
+    if a.claim.created_slot != a.pool.created_slot {
+        a.claim.claimed = 0;
+    }
     let payment = payment(a.membership.earned, a.claim.claimed, a.vault.amount);
     a.claim.pool = a.pool.key();
     a.claim.wallet = a.wallet.key();
+    a.claim.created_slot = a.pool.created_slot;
     a.claim.bump = ctx.bumps.claim;
     a.claim.claimed = a
         .claim

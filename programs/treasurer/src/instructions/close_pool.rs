@@ -1,7 +1,9 @@
-//! `close_pool()`: the authority takes out what no member is owed, and ends the pool when nobody can be paid any more.
+//! `close_pool()`: the authority closes the run and takes out what no member is owed; the pool ends when nobody can be
+//! paid any more.
 //!
-//! While members are owed something and the vault holds something, their part stays and so do pool and run: claim for
-//! them (anybody may), then close again. What was earned but never funded does not keep a pool with an empty vault.
+//! While members are owed something and the vault holds something, their part stays and so does the pool, without the
+//! run: a member that cannot be paid does not hold its rent. Claim for them (anybody may), then close again. What was
+//! earned but never funded does not keep a pool with an empty vault.
 
 use anchor_lang::prelude::*;
 use anchor_lang::AccountsClose;
@@ -18,7 +20,7 @@ use crate::{Pool, TreasurerError, SEED_POOL};
 
 #[derive(Accounts)]
 pub struct ClosePool<'info> {
-    /// Receives the rent of pool, vault, run, run state and specification.
+    /// Receives the rent of run, run state and specification, and of pool and vault at the end.
     #[account(mut)]
     pub authority: Signer<'info>,
     #[account(
@@ -31,10 +33,10 @@ pub struct ClosePool<'info> {
         has_one = vault @ TreasurerError::WrongVault
     )]
     pub pool: Box<Account<'info, Pool>>,
-    /// CHECK: named by the pool; the coordinator checks the rest.
+    /// CHECK: named by the pool; the coordinator checks the rest, unless it is closed.
     #[account(mut)]
     pub run: UncheckedAccount<'info>,
-    /// CHECK: in the pool's seeds; `with_state` and the coordinator check the rest.
+    /// CHECK: in the pool's seeds; `with_state` and the coordinator check the rest, unless it is closed.
     #[account(mut)]
     pub run_state: UncheckedAccount<'info>,
     /// CHECK: the coordinator checks that it is the run's.
@@ -58,15 +60,11 @@ pub struct ClosePool<'info> {
 
 pub(crate) fn handler(ctx: Context<ClosePool>) -> Result<()> {
     let a = ctx.accounts;
-    let (closable, total_earned) = with_state(&a.run_state, |s| {
-        Ok((check_closable(s), s.header.total_earned))
-    })
-    .map_err(|_| TreasurerError::RunStateUnreadable)?;
-    closable.map_err(|refusal| match refusal {
-        MachineError::NotHalted => TreasurerError::RunNotHalted,
-        _ => TreasurerError::RunNotSettled,
-    })?;
-    let owed = a.pool.owed(total_earned);
+    if a.pool.run_lives() {
+        a.pool.total_earned = final_earnings(&a.run_state)?;
+        close_run(a)?;
+    }
+    let owed = a.pool.owed();
     let excess = a.vault.amount.saturating_sub(owed);
     let stays = a.vault.amount.saturating_sub(excess);
     if excess > 0 {
@@ -83,7 +81,8 @@ pub(crate) fn handler(ctx: Context<ClosePool>) -> Result<()> {
         still_owed: owed
     });
     if stays == 0 {
-        close(a)?;
+        close_vault(a)?;
+        a.pool.close(a.authority.to_account_info())?;
         emit!(PoolClosed {
             pool: a.pool.key(),
             run: a.run.key(),
@@ -106,20 +105,22 @@ fn withdraw(a: &ClosePool, amount: u64) -> Result<()> {
     transfer_checked(context, amount, a.mint.decimals)
 }
 
-/// Closes vault, run and pool, in this order: the pool signs for the other two.
-fn close(a: &ClosePool) -> Result<()> {
+/// All that members of a run that may be closed have earned.
+fn final_earnings(run_state: &AccountInfo) -> Result<u64> {
+    let (closable, total_earned) = with_state(run_state, |s| {
+        Ok((check_closable(s), s.header.total_earned))
+    })
+    .map_err(|_| TreasurerError::RunStateUnreadable)?;
+    closable.map_err(|refusal| match refusal {
+        MachineError::NotHalted => TreasurerError::RunNotHalted,
+        _ => TreasurerError::RunNotSettled,
+    })?;
+    Ok(total_earned)
+}
+
+fn close_run(a: &ClosePool) -> Result<()> {
     let run_state = a.run_state.key();
     let seeds: &[&[&[u8]]] = &[&[SEED_POOL, run_state.as_ref(), &[a.pool.bump]]];
-    let vault = CloseAccount {
-        account: a.vault.to_account_info(),
-        destination: a.authority.to_account_info(),
-        authority: a.pool.to_account_info(),
-    };
-    close_account(CpiContext::new_with_signer(
-        a.token_program.key(),
-        vault,
-        seeds,
-    ))?;
     let run = coordinator::cpi::accounts::CloseRun {
         authority: a.pool.to_account_info(),
         recipient: a.authority.to_account_info(),
@@ -131,6 +132,20 @@ fn close(a: &ClosePool) -> Result<()> {
         a.coordinator_program.key(),
         run,
         seeds,
-    ))?;
-    a.pool.close(a.authority.to_account_info())
+    ))
+}
+
+fn close_vault(a: &ClosePool) -> Result<()> {
+    let run_state = a.run_state.key();
+    let seeds: &[&[&[u8]]] = &[&[SEED_POOL, run_state.as_ref(), &[a.pool.bump]]];
+    let vault = CloseAccount {
+        account: a.vault.to_account_info(),
+        destination: a.authority.to_account_info(),
+        authority: a.pool.to_account_info(),
+    };
+    close_account(CpiContext::new_with_signer(
+        a.token_program.key(),
+        vault,
+        seeds,
+    ))
 }

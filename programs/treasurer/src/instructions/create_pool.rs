@@ -66,6 +66,8 @@ pub(crate) fn handler(ctx: Context<CreatePool>, mut args: CreateRunArgs) -> Resu
         vault: accounts.vault.key(),
         paid: 0,
         withdrawn: 0,
+        created_slot: Clock::get()?.slot,
+        total_earned: 0,
         bump: ctx.bumps.pool,
     });
     emit!(PoolCreated {
