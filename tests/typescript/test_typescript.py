@@ -206,7 +206,7 @@ def test_page_reads_a_run(world: World, compiled: Path) -> None:
     operator = Keypair.from_bytes(bytes(json.loads(world.operator.read_text()))).pubkey()
     first, second = (member.pubkey() for member in world.members)
     assert lines[:4] == [
-        f"run over {operator}",
+        f"run over of {operator}",
         f"phase Finished epoch {state.epoch} step 3 of 3",
         f"history {state.history.hex()}",
         f"checkpoint 3 {state.checkpoint.weights_hash.hex()}",
