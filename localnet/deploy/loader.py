@@ -214,15 +214,22 @@ def _deploy(rpc: Rpc, payer: Keypair, program: Keypair, buffer: Pubkey, size: in
 
 
 def _extend(rpc: Rpc, payer: Keypair, program: Pubkey, more: int) -> None:
-    """Give a program room for larger code; the loader wants 10,240 bytes at least, or all that is left."""
+    """Give a program room for larger code; the loader wants 10,240 bytes at least.
+
+    Newer clusters want the authority's signature (ExtendProgramChecked) and refuse the older instruction;
+    older ones, LiteSVM among them, know only that.
+    """
     more = max(more, LEAST_EXTENSION)
-    metas = [
-        AccountMeta(code_address(program), False, True),
-        AccountMeta(program, False, True),
-        AccountMeta(SYSTEM, False, False),
-        AccountMeta(payer.pubkey(), True, True),
-    ]
-    rpc.send([Instruction(LOADER, struct.pack("<II", 6, more), metas)], payer)
+    accounts = [AccountMeta(code_address(program), False, True), AccountMeta(program, False, True)]
+    paid = [AccountMeta(SYSTEM, False, False), AccountMeta(payer.pubkey(), True, True)]
+    authority = AccountMeta(payer.pubkey(), True, True)
+    checked = Instruction(LOADER, struct.pack("<II", 9, more), [*accounts, authority, *paid])
+    try:
+        rpc.send([checked], payer)
+    except DeployError as refused:
+        if "invalid instruction data" not in str(refused):
+            raise
+        rpc.send([Instruction(LOADER, struct.pack("<II", 6, more), [*accounts, *paid])], payer)
     _next_slot(rpc)
 
 

@@ -19,7 +19,7 @@ from sbf_toolchain.errors import ToolchainError
 from solders.keypair import Keypair
 
 from localnet.chain.process import ChainProcess
-from localnet.deploy import DeployError, Match, Rpc, buffers, deploy_all, find_programs, verify
+from localnet.deploy import DeployError, Match, Program, Rpc, buffers, deploy_all, find_programs, verify
 from tests.e2e.validator import VALIDATOR, run_validator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +104,7 @@ def test_anchor_deploys_and_upgrades(checkout: Path, url: str, tmp_path: Path) -
     rpc = Rpc(url)
     try:
         wallet, user = funded(tmp_path, rpc, 30)
+        keypair = find_programs()[0].keypair
         stage = [str(checkout / "programs/build.py"), "--stage"]
         subprocess.run(stage, check=True, capture_output=True)
         network = ("--provider.cluster", url, "--provider.wallet", wallet)
@@ -114,9 +115,11 @@ def test_anchor_deploys_and_upgrades(checkout: Path, url: str, tmp_path: Path) -
         done = deploy_all(rpc, user, find_programs())
         assert {one.value for one in done.values()} == {"unchanged"}
 
-        # other code: refused for a stranger, taken from the authority, and taken back without Anchor
+        # other code of the same length: refused for a stranger, taken from the authority
         changed = checkout / "target/deploy/authorizer.so"
-        changed.write_bytes((checkout / "target/deploy/treasurer.so").read_bytes())
+        before = changed.read_bytes()
+        assert b"AnchorError" in before
+        changed.write_bytes(before.replace(b"AnchorError", b"ANCHORERROR"))
         (tmp_path / "stranger").mkdir()
         stranger, _ = funded(tmp_path / "stranger", rpc, 10)
         refused = ("--provider.cluster", url, "--provider.wallet", stranger)
@@ -125,6 +128,11 @@ def test_anchor_deploys_and_upgrades(checkout: Path, url: str, tmp_path: Path) -
         assert verify(rpc, find_programs())["authorizer"].match is Match.EQUAL
         anchor(checkout, "deploy", "-p", "authorizer", *network)
         assert verify(rpc, find_programs())["authorizer"].match is Match.DIFFERENT
+
+        # larger code and then the right one again, without Anchor: its 1.2.2 cannot make room on a new validator
+        grown = Program("authorizer", (checkout / "target/deploy/treasurer.so").read_bytes(), keypair)
+        assert deploy_all(rpc, user, [grown])["authorizer"].value == "upgraded"
+        assert verify(rpc, [grown])["authorizer"].match is Match.EQUAL
         assert deploy_all(rpc, user, find_programs())["authorizer"].value == "upgraded"
         assert {one.match for one in verify(rpc, find_programs()).values()} == {Match.EQUAL}
         assert buffers(rpc, user.pubkey()) == {}
