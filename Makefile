@@ -10,7 +10,7 @@ export PYTHONUNBUFFERED = 1
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help venv demo test test-rust test-fast test-slow check fix programs check-programs fuzz-machine kill-seeds clean
+.PHONY: help venv demo test test-rust test-fast test-slow check fix programs check-programs fuzz-machine fuzz-programs kill-seeds clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -63,6 +63,9 @@ programs: venv ## Build the three programs and their IDLs from source into psych
 
 check-programs: venv ## Rebuild the programs and compare them with the committed ones
 	$(BIN)/python programs/build.py --check
+
+fuzz-programs: venv ## A million random transactions in LiteSVM against a model of every balance and credit
+	$(BIN)/python -m tests.programs.fuzz --transactions 1000000 --seed 1
 
 # libFuzzer's own flags; stable Rust takes them, and the corpus stays for the next time.
 FUZZ_FLAGS = --cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -5,6 +5,7 @@
     ├── NotFoundError        run, account or member
     ├── FundsError           SOL or tokens are missing
     ├── VersionError         this client is too old for the run
+    ├── ClusterError         the cluster lacks the programs, or holds another version of them
     ├── RefusedError         the command makes no sense in the present state of the run
     └── ChainError           see psyche_chain.chain.errors
         ├── RpcError         an endpoint answered with an error
@@ -64,3 +65,9 @@ class RefusedError(PsycheError):
     """What was asked makes no sense in the present state of the run; nothing was sent."""
 
     exit_code = exit_codes.PROGRAM
+
+
+class ClusterError(PsycheError):
+    """The cluster lacks one of the three programs, or holds another version of it."""
+
+    exit_code = exit_codes.CLUSTER

@@ -67,6 +67,11 @@ def _parse(path: Path, text: str) -> Keypair:
         ) from None
 
 
+def new_key() -> Keypair:
+    """A key pair that nobody has yet."""
+    return Keypair()
+
+
 def new_wallet(path: Path | None = None) -> Keypair:
     """Make a wallet and write it, readable by its owner only. An existing file is never overwritten.
 
@@ -74,7 +79,7 @@ def new_wallet(path: Path | None = None) -> Keypair:
         ConfigError: the file exists or cannot be written.
     """
     path = wallet_path(path)
-    keypair = Keypair()
+    keypair = new_key()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ipaddress
 import logging
 import sys
 from pathlib import Path
 
+from localnet.chain.bank import KEEP_SLOTS
 from localnet.chain.rpc import Node
 from localnet.chain.server import ChainConfig, StartError, serve
 from localnet.chain.store import StoreError
 
 OK = 0
 ERROR = 1
+_OPEN = (
+    "warning: this chain listens on {host}, not on loopback: everybody who reaches it can take any number of "
+    "lamports from the faucet and fill the disk; there is no TLS and no password"
+)
 
 
 def default_state_dir() -> Path:
@@ -24,11 +30,21 @@ def default_state_dir() -> Path:
     return Path(base) / "psyche-localnet"
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def run(config: ChainConfig) -> int:
     """Serve until told to stop; the exit status."""
 
     def ready(node: Node) -> None:
         url = f"http://{config.host}:{config.port}"
+        if not is_loopback(config.host):
+            print(_OPEN.format(host=config.host), file=sys.stderr, flush=True)
         print(
             f"chain ready: RPC {url}, websocket ws://{config.host}:{config.port + 1}, slot {node.view.slot}, "
             f"state in {config.state_dir}",
@@ -55,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--slot-ms", type=int, default=400, help="length of a slot in milliseconds")
     parser.add_argument("--reset", action="store_true", help="start a new chain")
     parser.add_argument("--keep-transactions", type=int, default=200_000, help="length of the history")
+    parser.add_argument("--keep-slots", type=int, default=KEEP_SLOTS, help="slots that the history holds")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
@@ -65,6 +82,7 @@ def main(argv: list[str] | None = None) -> int:
             slot_ms=args.slot_ms,
             reset=args.reset,
             keep_transactions=args.keep_transactions,
+            keep_slots=args.keep_slots,
         )
     except StartError as exc:
         print(f"error: {exc}", file=sys.stderr)

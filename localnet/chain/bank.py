@@ -7,6 +7,7 @@ the server's event loop only after the commit.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -30,6 +31,7 @@ from solders.transaction import VersionedTransaction
 
 from localnet.chain import txmeta
 from localnet.chain.executor import Executor, Outcome
+from localnet.chain.ids import NATIVE_MINT, TOKEN
 from localnet.chain.records import (
     LAMPORTS_PER_SOL,
     MAX_PROCESSING_AGE,
@@ -50,11 +52,15 @@ QUEUE_SIZE = 4096
 BATCH_SIZE = 128
 KEEP_SLOTS = 216_000
 """A day of slots at 400 ms."""
-_PRUNE_EVERY_SLOTS = 1_000
+_PRUNE_EVERY_SLOTS = 200
 
 
 class Busy(Exception):
     """The queue is full."""
+
+
+class Stopped(Exception):
+    """The chain ended before a request was committed; the text says why."""
 
 
 @dataclass(slots=True)
@@ -74,6 +80,12 @@ class _Task:
     future: Future[Any]
 
 
+def _native_mint(svm: Svm) -> AccountRecord:
+    """Wrapped lamports: nine decimals, initialized, nobody's."""
+    data = bytes(44) + bytes((9, 1)) + bytes(36)
+    return AccountRecord(svm.rent_minimum(len(data)), data, TOKEN)
+
+
 class Bank:
     """The chain's state and its thread.
 
@@ -81,19 +93,28 @@ class Bank:
         path: the database.
         slot_ms: how long a slot lasts.
         keep_transactions: how many transactions the history holds.
+        keep_slots: how many slots the history holds.
 
     Resource handling: `start` runs the thread and `stop` ends it after committing what it holds.
     """
 
-    def __init__(self, path: Path, *, slot_ms: int = 400, keep_transactions: int = 200_000) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        slot_ms: int = 400,
+        keep_transactions: int = 200_000,
+        keep_slots: int = KEEP_SLOTS,
+    ) -> None:
         self._path = path
         self._slot_s = slot_ms / 1000
-        self._keep = keep_transactions
+        self._keep = keep_transactions, keep_slots
         self._queue: queue.Queue[_Task | None] = queue.Queue(QUEUE_SIZE)
         self._thread = threading.Thread(target=self._main, name="svm", daemon=True)
         self._publish: Callable[[Published], None] = lambda published: None
         self._ready: Future[Published] = Future()
         self._num_equal = 0
+        self._batch = Published()
         self.failed: BaseException | None = None
         self.ended: Future[None] = Future()
         self.ended.set_running_or_notify_cancel()  # waiters may leave, the future stays
@@ -133,7 +154,9 @@ class Bank:
     # Requests: each returns a future that resolves after the commit.
 
     def submit(self, tx: VersionedTransaction, raw: bytes, *, preflight: bool) -> Future[Executed | Rejected]:
-        """Execute a transaction. With `preflight` one that would fail is rejected and costs nothing.
+        """Execute a transaction, whose signatures the caller has verified.
+
+        With `preflight` one that would fail is rejected and costs nothing.
 
         Raises:
             Busy: too many requests wait.
@@ -141,7 +164,10 @@ class Bank:
         return self._put(lambda batch: self._execute(tx, raw, preflight, batch))
 
     def simulate(self, tx: VersionedTransaction, *, verify: bool, replace: bool) -> Future[Simulated]:
-        """Say what a transaction would do now; `replace` takes the newest blockhash for its own."""
+        """Say what a transaction would do now; `replace` takes the newest blockhash for its own.
+
+        `verify`: it could be sent as it is, so one that was sent already is told so.
+        """
         return self._put(lambda batch: self._simulate(tx, verify, replace))
 
     def airdrop(self, address: bytes, lamports: int) -> Future[Executed | Rejected]:
@@ -149,6 +175,8 @@ class Bank:
         return self._put(lambda batch: self._airdrop(address, lamports, batch))
 
     def _put(self, work: Callable[[Published], Any]) -> Future[Any]:
+        if self.failed is not None:
+            raise Busy
         task = _Task(work, Future())
         try:
             self._queue.put_nowait(task)
@@ -170,9 +198,22 @@ class Bank:
         except BaseException as exc:
             self.failed = exc
             logger.exception("the SVM thread ended")
+            self._fail_waiting(exc)
         finally:
             self._store.close()
             self.ended.set_result(None)
+
+    def _fail_waiting(self, error: BaseException) -> None:
+        """Tell everybody who waits that nothing was kept: a commit that failed has no answers but this."""
+        waiting = [future for future, _ in self._batch.answers]
+        with contextlib.suppress(queue.Empty):
+            while True:
+                task = self._queue.get_nowait()
+                if task is not None:
+                    waiting.append(task.future)
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(Stopped(str(error)))
 
     def _open(self) -> Published:
         self._store = Store(self._path)
@@ -204,6 +245,9 @@ class Bank:
         svm.fill_history(self._slot)
         self._set_sysvars()
         accounts = dict(self._store.accounts())
+        if NATIVE_MINT not in accounts:
+            accounts[NATIVE_MINT] = _native_mint(svm)
+            self._store.commit([], [], {NATIVE_MINT: accounts[NATIVE_MINT]})
         svm.put_all(accounts)
         return Published(
             list(slots), [], {**accounts, **svm.builtin_accounts()}, self._store.last_transaction_id()
@@ -236,6 +280,7 @@ class Bank:
         due = time.monotonic() + self._slot_s
         while True:
             batch = Published()
+            self._batch = batch
             self._uncommitted = batch.transactions
             stop = self._work(batch, due)
             now = time.monotonic()
@@ -274,7 +319,7 @@ class Bank:
         batch.slots.append(row)
         batch.accounts.update(self._svm.builtin_accounts())
         if row.slot % _PRUNE_EVERY_SLOTS == 0:
-            self._store.prune(self._keep, KEEP_SLOTS)
+            self._store.prune(*self._keep)
             self._signatures = self._store.signatures_since(max(0, row.slot - MAX_PROCESSING_AGE - 1))
             self._signatures.update(tx.signature for tx in batch.transactions)
 
@@ -306,9 +351,11 @@ class Bank:
         signature = bytes(tx.signatures[0])
         if signature in self._signatures:
             return Rejected("AlreadyProcessed")
-        out = self._run(tx)
+        out = self._run(tx, verify=False)
         if not out.included or (preflight and out.err is not None):
-            return Rejected(out.err, out.logs, out.units, out.return_data, txmeta.inner(out.inner), out.after)
+            return Rejected(
+                out.err, out.logs, out.units, out.return_data, loaded_bytes=out.loaded_bytes, fee=out.fee
+            )
         meta = txmeta.build(out, self._svm.get)
         row = self._recent[0]
         done = Executed(signature, row.slot, row.time, raw, out.err, meta, tuple(out.keys), out.changes)
@@ -319,8 +366,8 @@ class Bank:
 
     def _simulate(self, tx: VersionedTransaction, verify: bool, replace: bool) -> Simulated:
         if verify and bytes(tx.signatures[0]) in self._signatures:
-            return Simulated(self._slot, "AlreadyProcessed", [], 0, None, [], {}, 0)
-        out = self._run(tx, verify=verify, any_blockhash=replace)
+            return Simulated(self._slot, "AlreadyProcessed")
+        out = self._run(tx, verify=False, any_blockhash=replace)
         newest = self._recent[0]
         return Simulated(
             self._slot,
@@ -330,7 +377,10 @@ class Bank:
             out.return_data,
             txmeta.inner(out.inner),
             out.after,
-            out.fees.total,
+            out.fee,
+            out.loaded_bytes,
+            txmeta.loaded_addresses(out),
+            txmeta.balances(out, self._svm.get, stored=False),
             (txmeta.text(newest.blockhash), newest.slot + MAX_PROCESSING_AGE) if replace else None,
         )
 

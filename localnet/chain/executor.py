@@ -16,12 +16,25 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from localnet.chain import loader, nonce
-from localnet.chain.ids import ADDRESS_LOOKUP_TABLE, COMPUTE_BUDGET, INCINERATOR, RESERVED
+from localnet.chain.ids import (
+    ADDRESS_LOOKUP_TABLE,
+    BPF_LOADER_UPGRADEABLE,
+    COMPUTE_BUDGET,
+    INCINERATOR,
+    RESERVED,
+)
 from localnet.chain.message import TABLE_META_BYTES, Fees, Parsed, fees, parse
 from localnet.chain.records import GONE, AccountRecord, Json
 from localnet.chain.svm import Run, Svm
 
 MAX_ACCOUNT_LOCKS = 128
+ACCOUNT_BYTES = 64
+"""What an account counts for besides its data where loaded sizes are summed up."""
+TABLE_BYTES = 8248
+FEE_ONLY = frozenset(
+    ("ProgramAccountNotFound", "InvalidProgramForExecution", "MaxLoadedAccountsDataSizeExceeded")
+)
+"""Errors of transactions that could not be loaded and pay their fee all the same."""
 
 
 @dataclass(slots=True)
@@ -42,6 +55,13 @@ class Outcome:
     before: dict[bytes, AccountRecord] = field(default_factory=dict)
     after: dict[bytes, AccountRecord] = field(default_factory=dict)
     """The accounts it may write, as it leaves them (after a failure: the payer's fee, a used nonce)."""
+    loaded_bytes: int = 0
+    """Size of all accounts it loaded, as Solana counts it; 0 where it did not come to run."""
+
+    @property
+    def fee(self) -> int | None:
+        """What it pays; None where it was not even clear who would."""
+        return self.fees.total if self.err is None or self.included else None
 
     @property
     def keys(self) -> list[bytes]:
@@ -103,7 +123,11 @@ class Executor:
         out.after = {address: run.accounts.get(address, record) for address, record in out.before.items()}
         if out.err is None:
             out.err = self._rent_error(out)
+        if out.err == "InvalidProgramForExecution" and self._lacks_program(message):
+            out.err = "ProgramAccountNotFound"
         out.included = out.err is None or _is_included(out.err)
+        if not isinstance(out.err, str):
+            out.loaded_bytes = self._loaded_bytes(out)
         if out.err is not None:
             out.after = {}
         if out.err is not None and out.included:
@@ -124,6 +148,23 @@ class Executor:
             return self._svm.run(tx, verify=verify)
         finally:
             self._svm.put(payer, record)
+
+    def _lacks_program(self, message: Parsed) -> bool:
+        return any(self._svm.get(ix.program) is GONE for ix in message.instructions)
+
+    def _loaded_bytes(self, out: Outcome) -> int:
+        """All accounts that exist, the code of upgradeable programs, and a flat size for each lookup table."""
+        size = TABLE_BYTES * len(out.message.lookups)
+        programs = {ix.program for ix in out.message.instructions}
+        for address in out.keys:
+            record = self._svm.get(address)
+            if record is GONE:
+                continue
+            size += ACCOUNT_BYTES + len(record.data)
+            code = record.data[4:36]
+            if address in programs and record.owner == BPF_LOADER_UPGRADEABLE and code not in out.keys:
+                size += ACCOUNT_BYTES + len(self._svm.get(code).data)
+        return size
 
     def _load_addresses(self, out: Outcome) -> Json:
         """Resolve lookup tables; an error is Solana's."""
@@ -275,4 +316,6 @@ def _writable(out: Outcome) -> list[bytes]:
 
 
 def _is_included(err: Json) -> bool:
+    if isinstance(err, str):
+        return err in FEE_ONLY
     return isinstance(err, dict) and ("InstructionError" in err or "InsufficientFundsForRent" in err)

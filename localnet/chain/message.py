@@ -67,6 +67,11 @@ class Parsed:
     def payer(self) -> bytes:
         return self.static_keys[0]
 
+    @property
+    def num_lookups(self) -> int:
+        """How many keys come from lookup tables."""
+        return sum(len(writable) + len(readonly) for _, writable, readonly in self.lookups)
+
     def static_writable(self, index: int) -> bool:
         if index < self.num_signers:
             return index < self.num_signers - self.num_readonly_signed

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -49,6 +50,7 @@ class ChainProcess:
         host: the address to listen on.
         slot_ms: length of a slot.
         reset: start a new chain at the first `start`.
+        options: further options of the command.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class ChainProcess:
         host: str = "127.0.0.1",
         slot_ms: int = 400,
         reset: bool = False,
+        options: Sequence[str] = (),
     ) -> None:
         self.state_dir = state_dir
         self.host = host
         self.port = free_port(host) if port is None else port
         self.slot_ms = slot_ms
         self._reset = reset
+        self._options = tuple(options)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -89,7 +93,7 @@ class ChainProcess:
             raise ChainProcessError(f"the chain runs already, as process {self._process.pid}")
         self.state_dir.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "localnet.chain", "--port", str(self.port), "--host", self.host]
-        command += ["--state-dir", str(self.state_dir), "--slot-ms", str(self.slot_ms)]
+        command += ["--state-dir", str(self.state_dir), "--slot-ms", str(self.slot_ms), *self._options]
         if self._reset:
             command.append("--reset")
             self._reset = False

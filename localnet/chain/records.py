@@ -82,9 +82,9 @@ class Rejected:
     logs: list[str] = field(default_factory=list)
     units: int = 0
     return_data: Json = None
-    inner: Json = None
-    accounts: dict[bytes, AccountRecord] = field(default_factory=dict)
     loaded_bytes: int = 0
+    fee: int | None = None
+    """None where it was not even clear who pays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +93,15 @@ class Simulated:
 
     slot: int
     err: Json
-    logs: list[str]
-    units: int
-    return_data: Json
-    inner: list[Json]
-    accounts: dict[bytes, AccountRecord]
-    fee: int
+    logs: list[str] = field(default_factory=list)
+    units: int = 0
+    return_data: Json = None
+    inner: Json = None
+    accounts: dict[bytes, AccountRecord] = field(default_factory=dict)
+    fee: int | None = None
+    loaded_bytes: int = 0
+    loaded_addresses: Json = None
+    balances: dict[str, Json] = field(default_factory=dict)
+    """Lamports and tokens before and after, by their names in an answer; empty where it did not get so far."""
     blockhash: tuple[str, int] | None = None
     """Replacement blockhash and its last valid block height, where one was asked for."""

@@ -9,6 +9,7 @@ import logging
 import shutil
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from localnet.chain import websocket
-from localnet.chain.bank import Bank, Published
+from localnet.chain.bank import KEEP_SLOTS, Bank, Published
+from localnet.chain.protocol import MAX_CONNECTIONS, BoundedProtocol
 from localnet.chain.rpc import Node
 from localnet.chain.rpc.dispatch import answer
 from localnet.chain.store import History
@@ -34,7 +36,7 @@ from localnet.chain.view import View
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1 << 20
-MAX_CONNECTIONS = 1_000
+_WRONG_TYPE = "Supplied content type is not allowed. Content-Type: application/json is required\n"
 DATABASE = "chain.sqlite3"
 
 
@@ -60,12 +62,15 @@ class ChainConfig:
     """Start a new chain, whatever the directory holds."""
     keep_transactions: int = 200_000
     """How many of the newest transactions the history holds."""
+    keep_slots: int = KEEP_SLOTS
+    """How many of the newest slots the history holds; older blocks are answered as cleaned up."""
 
     def __post_init__(self) -> None:
         for name, value, least, most in (
             ("port", self.port, 1, 65_534),
             ("slot-ms", self.slot_ms, 10, 60_000),
             ("keep-transactions", self.keep_transactions, 1_000, 1 << 40),
+            ("keep-slots", self.keep_slots, 600, 1 << 40),
         ):
             if not least <= value <= most:
                 raise StartError(f"{name} is {value}, allowed are {least} to {most}")
@@ -118,10 +123,21 @@ def _reset(state_dir: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _is_text(body: bytearray) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def make_app(node: Node, hub: Hub) -> Starlette:
     """The application, the same on both ports."""
 
     async def rpc(request: Request) -> Response:
+        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if kind != "application/json":
+            return PlainTextResponse(_WRONG_TYPE, 415)
         length = request.headers.get("content-length", "0")
         if length.isdigit() and int(length) > MAX_BODY_BYTES:
             return PlainTextResponse("Payload Too Large", 413)
@@ -132,6 +148,8 @@ def make_app(node: Node, hub: Hub) -> Starlette:
                 if len(body) > MAX_BODY_BYTES:
                     return PlainTextResponse("Payload Too Large", 413)
         except ClientDisconnect:
+            return Response(status_code=400)
+        if not _is_text(body):
             return Response(status_code=400)
         reply = await answer(node, bytes(body))
         return Response(reply or "", 200, media_type="application/json")
@@ -169,7 +187,12 @@ async def open_node(config: ChainConfig) -> AsyncIterator[tuple[Node, Hub]]:
     if config.reset:
         _reset(config.state_dir)
     path = config.state_dir / DATABASE
-    bank = Bank(path, slot_ms=config.slot_ms, keep_transactions=config.keep_transactions)
+    bank = Bank(
+        path,
+        slot_ms=config.slot_ms,
+        keep_transactions=config.keep_transactions,
+        keep_slots=config.keep_slots,
+    )
     loop = asyncio.get_running_loop()
     view: View | None = None
     early: list[Published] = []
@@ -216,10 +239,10 @@ async def serve(config: ChainConfig, *, on_ready: Callable[[Node], None] | None 
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
-                http="h11",
+                http=BoundedProtocol,
                 ws="websockets-sansio",
                 ws_max_size=MAX_BODY_BYTES,
-                limit_concurrency=MAX_CONNECTIONS,
+                limit_concurrency=2 * MAX_CONNECTIONS,
                 timeout_keep_alive=30,
                 timeout_graceful_shutdown=3,
             )
@@ -240,10 +263,16 @@ async def serve(config: ChainConfig, *, on_ready: Callable[[Node], None] | None 
             )
             watch.cancel()
             if node.bank.failed is not None:
-                raise StartError(f"the chain stopped: {node.bank.failed}")
+                raise StartError(f"the chain stopped: {node.bank.failed}{_advice(node.bank.failed)}")
     finally:
         for listener in listeners:
             listener.close()
+
+
+def _advice(error: BaseException) -> str:
+    if isinstance(error, sqlite3.OperationalError):
+        return ": make room on the disk and start it again; everything that was confirmed is kept"
+    return ""
 
 
 async def _watch(bank: Bank, stop: Callable[[], None]) -> None:

@@ -46,6 +46,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA busy_timeout=10000")
     db.execute("PRAGMA journal_size_limit=67108864")
+    db.execute("PRAGMA wal_autocheckpoint=4000")  # 16 MiB: a checkpoint costs two more fsyncs
     return db
 
 
@@ -146,7 +147,8 @@ class Store:
             )
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            if db.in_transaction:  # a full disk has undone it already
+                db.execute("ROLLBACK")
             raise
         return self.last_transaction_id()
 
@@ -173,7 +175,8 @@ class Store:
             db.execute("DELETE FROM slots WHERE slot < (SELECT max(slot) FROM slots) - ?", (keep_slots,))
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            if db.in_transaction:  # a full disk has undone it already
+                db.execute("ROLLBACK")
             raise
 
 

@@ -18,32 +18,59 @@ from localnet.chain.bank import Published
 from localnet.chain.errors import RpcError, invalid_params
 from localnet.chain.records import FINALITY_SLOTS, GONE, AccountRecord, Executed, Json
 from localnet.chain.rpc import encode
-from localnet.chain.rpc.params import Params, address, signature
-from localnet.chain.rpc.registry import VERSION, Node
+from localnet.chain.rpc.dispatch import dump
+from localnet.chain.rpc.params import Params, address, signature, unknown_variant, wrong_type
+from localnet.chain.rpc.registry import Node
 from localnet.chain.txmeta import text
 
 MAX_QUEUED = 4_096
+MAX_QUEUED_BYTES = 16 << 20
+"""What may wait for a client that reads slowly; one message of any size always may."""
 MAX_SUBSCRIPTIONS = 1_000
 _TOO_MANY = -32005
+_BAD_KEY = "Invalid Request: Invalid pubkey provided"
+_LOGS = ("all", "allWithVotes", "mentions")
+_PARAMETERS = {
+    "account": (1, 1),
+    "program": (1, 1),
+    "logs": (1, 1),
+    "signature": (1, 1),
+    "slot": (0, 0),
+    "root": (0, 0),
+    "slotsUpdates": (0, 0),
+}
+"""How many parameters each kind must and may have."""
 
 
 class Client:
-    """One websocket connection's outgoing notices; None in the queue ends it."""
+    """One websocket connection's outgoing messages, bounded in number and size; None ends it.
+
+    A client that does not read is cut off: what waits for it is dropped, and its connection is closed.
+    """
 
     def __init__(self) -> None:
-        self.queue: asyncio.Queue[Json] = asyncio.Queue(MAX_QUEUED)
         self.subscriptions: dict[int, Subscription] = {}
-        self._cut_off = False
+        self.cut_off = asyncio.Event()
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._num_bytes = 0
 
     def send(self, message: Json) -> None:
-        if self._cut_off:
+        """Queue a message; where that is too much, cut the client off."""
+        if self.cut_off.is_set():
             return
-        if self.queue.full():
-            self._cut_off = True
-            while not self.queue.empty():
-                self.queue.get_nowait()
-            message = None
-        self.queue.put_nowait(message)
+        shown = dump(message)
+        self._num_bytes += len(shown)
+        if self._queue.qsize() >= MAX_QUEUED or (self._num_bytes > MAX_QUEUED_BYTES and self._queue.qsize()):
+            self.cut_off.set()
+            self._queue = asyncio.Queue()
+            return
+        self._queue.put_nowait(shown)
+
+    async def next(self) -> str:
+        """The next message to send."""
+        shown = await self._queue.get()
+        self._num_bytes -= len(shown)
+        return shown
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +85,7 @@ class Subscription:
     seen: dict[bytes, None] = field(default_factory=dict)
 
     def notify(self, slot: int | None, value: Json) -> None:
-        result = value if slot is None else {"context": {"slot": slot, "apiVersion": VERSION}, "value": value}
+        result = value if slot is None else {"context": {"slot": slot}, "value": value}
         self.client.send(
             {
                 "jsonrpc": "2.0",
@@ -88,6 +115,7 @@ class Hub:
         """
         if len(client.subscriptions) >= MAX_SUBSCRIPTIONS:
             raise RpcError(_TOO_MANY, f"Too many subscriptions; max {MAX_SUBSCRIPTIONS} a connection")
+        params.check_count(*_PARAMETERS[kind])
         make = getattr(self, f"_subscribe_{kind.lower()}")
         self._next_id += 1
         subscription = Subscription(self._next_id, kind, client, True)
@@ -96,10 +124,10 @@ class Hub:
         client.subscriptions[subscription.id] = subscription
         return subscription.id
 
-    def unsubscribe(self, client: Client, kind: str, subscription_id: int) -> bool:
-        """End a subscription; raises RpcError where there is none."""
+    def unsubscribe(self, client: Client, subscription_id: int) -> bool:
+        """End a subscription of whatever kind, as a validator does; raises RpcError where there is none."""
         found = client.subscriptions.get(subscription_id)
-        if found is None or found.kind != kind:
+        if found is None:
             raise invalid_params("Invalid subscription id.")
         self._drop(found)
         return True
@@ -116,8 +144,8 @@ class Hub:
     # Kinds.
 
     def _subscribe_account(self, subscription: Subscription, params: Params) -> None:
-        key = params.address(0)
-        config = params.config(1)
+        key = address(params.string(0), _BAD_KEY)
+        config = params.config(1, "RpcAccountInfoConfig")
         encoding = encode.Encoding.from_config(config)
         subscription.finalized = config.finalized
         view = self._node.view
@@ -131,10 +159,13 @@ class Hub:
         subscription.watches = lambda address, record: address == key
 
     def _subscribe_program(self, subscription: Subscription, params: Params) -> None:
-        program = params.address(0)
-        config = params.config(1)
+        program = address(params.string(0), _BAD_KEY)
+        config = params.config(1, "RpcProgramAccountsConfig")
         encoding = encode.Encoding.from_config(config)
-        tests = encode.filters(config.get("filters", list, []))
+        given = config.get("filters", list, [])
+        if len(given) > encode.MAX_FILTERS:
+            raise invalid_params(f"Invalid params: Too many filters provided; max {encode.MAX_FILTERS}")
+        tests = encode.filters(given)
         subscription.finalized = config.finalized
         view = self._node.view
         subscription.seen = dict.fromkeys(view.owned_by(program))
@@ -157,13 +188,13 @@ class Hub:
     def _subscribe_logs(self, subscription: Subscription, params: Params) -> None:
         which = params.peek(0)
         mentioned: bytes | None = None
-        if isinstance(which, dict) and isinstance(which.get("mentions"), list):
-            if len(which["mentions"]) != 1:
-                raise invalid_params("Invalid Request: Only 1 address supported")
-            mentioned = address(str(which["mentions"][0]))
+        if isinstance(which, dict):
+            mentioned = _mentioned(which)
+        elif not isinstance(which, str):
+            raise wrong_type(which, "string or map")
         elif which not in ("all", "allWithVotes"):
-            raise invalid_params("Invalid params: expected `all`, `allWithVotes` or `mentions`.")
-        subscription.finalized = params.config(1).finalized
+            raise unknown_variant(which, *_LOGS)
+        subscription.finalized = params.config(1, "RpcTransactionLogsConfig").finalized
 
         def on_transactions(this: Subscription, transactions: list[Executed], slot: int) -> None:
             for tx in transactions:
@@ -175,8 +206,8 @@ class Hub:
         subscription.on_transactions = on_transactions
 
     def _subscribe_signature(self, subscription: Subscription, params: Params) -> None:
-        wanted = signature(params.string(0))
-        config = params.config(1)
+        wanted = signature(params.string(0), "Invalid Request: Invalid signature provided")
+        config = params.config(1, "RpcSignatureSubscribeConfig")
         subscription.finalized = config.finalized
         received = config.get("enableReceivedNotification", bool, False)
 
@@ -217,7 +248,8 @@ class Hub:
         slot = self._node.view.slot
         if published.transactions:
             self._unfinalized.extend(self._slim(tx) for tx in published.transactions)
-            self._deliver(published.transactions, slot, finalized=False)
+            # The slot they are in: the next one may have begun with the same commit.
+            self._deliver(published.transactions, published.transactions[-1].slot, finalized=False)
             for tx in published.transactions:
                 self._in_slot[tx.err is not None] += 1
         for row in published.slots:
@@ -240,6 +272,8 @@ class Hub:
 
     def _deliver(self, transactions: list[Executed], slot: int, *, finalized: bool) -> None:
         for subscription in list(self._all.values()):
+            if subscription.client.cut_off.is_set():
+                continue  # its connection is being closed
             if subscription.on_transactions is not None and subscription.finalized == finalized:
                 subscription.on_transactions(subscription, transactions, slot)
 
@@ -254,6 +288,21 @@ class Hub:
                 for update in _slot_updates(slot, root, *self._in_slot):
                     subscription.notify(None, update)
         self._in_slot = [0, 0]
+
+
+def _mentioned(which: dict[str, Json]) -> bytes:
+    """The one address whose logs are wanted."""
+    if len(which) != 1:
+        raise invalid_params("Invalid params: invalid value: map, expected map with a single key.")
+    (kind,) = which
+    if kind != "mentions":
+        raise unknown_variant(kind, *_LOGS)
+    keys = which[kind]
+    if not isinstance(keys, list):
+        raise wrong_type(keys, "a sequence")
+    if len(keys) != 1:
+        raise invalid_params("Invalid Request: Only 1 address supported")
+    return address(str(keys[0]), "Invalid Request: Invalid mentions provided")
 
 
 def _slot_updates(slot: int, root: int, succeeded: int, failed: int) -> list[Json]:
@@ -275,4 +324,4 @@ def _slot_updates(slot: int, root: int, succeeded: int, failed: int) -> list[Jso
     ]
 
 
-KINDS = ("account", "program", "logs", "signature", "slot", "root", "slotsUpdates")
+KINDS = tuple(_PARAMETERS)

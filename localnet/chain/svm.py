@@ -70,14 +70,21 @@ class Svm:
         )
         self._code_of: dict[bytes, bytes] = {}
         """Upgradeable program -> the account that holds its code."""
+        self._known: dict[bytes, AccountRecord] = {}
+        """What was written here and the built-in programs: LiteSVM would copy them anew at each question."""
         self._svm.set_epoch_schedule(EpochSchedule.without_warmup())
 
     def get(self, address: bytes) -> AccountRecord:
         """The account at an address, or GONE."""
+        if address in self._known:
+            return self._known[address]
         account = self._svm.get_account(Pubkey.from_bytes(address))
         if account is None or account.lamports == 0:
             return GONE
-        return AccountRecord.from_solders(account)
+        record = AccountRecord.from_solders(account)
+        if address not in SYSVARS:  # those change by themselves
+            self._known[address] = record
+        return record
 
     def put(self, address: bytes, record: AccountRecord) -> None:
         """Write an account. An executable one is loaded and verified.
@@ -89,6 +96,8 @@ class Svm:
             self._svm.set_account(Pubkey.from_bytes(address), record.to_solders())
         except Exception as exc:  # solders.LiteSVMError has no public name
             raise ValueError(f"{Pubkey.from_bytes(address)} does not hold a program that can run") from exc
+        if address not in SYSVARS:
+            self._known[address] = record if record.lamports else GONE
 
     def put_all(self, changes: dict[bytes, AccountRecord]) -> None:
         """Write the accounts that a transaction changed, in an order that lets programs find their code.

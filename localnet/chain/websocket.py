@@ -7,9 +7,9 @@ import contextlib
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from localnet.chain.errors import INVALID_REQUEST, METHOD_NOT_FOUND, RpcError, invalid_params
+from localnet.chain.errors import METHOD_NOT_FOUND, RpcError, invalid_params
 from localnet.chain.records import Json
-from localnet.chain.rpc.dispatch import dump, error_answer, load
+from localnet.chain.rpc.dispatch import check, error_answer, load
 from localnet.chain.rpc.params import Params
 from localnet.chain.subscriptions import KINDS, Client, Hub
 
@@ -25,6 +25,7 @@ async def serve(hub: Hub, socket: WebSocket) -> None:
     await socket.accept()
     client = Client()
     sender = asyncio.create_task(_send(socket, client))
+    guard = asyncio.create_task(_close_when_cut_off(socket, client, sender))
     try:
         while True:
             message = await socket.receive()
@@ -38,14 +39,21 @@ async def serve(hub: Hub, socket: WebSocket) -> None:
         return
     finally:
         hub.leave(client)
-        sender.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await sender
+        for task in (guard, sender):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
 
 
 async def _send(socket: WebSocket, client: Client) -> None:
-    while (message := await client.queue.get()) is not None:
-        await socket.send_text(dump(message))
+    while True:
+        await socket.send_text(await client.next())
+
+
+async def _close_when_cut_off(socket: WebSocket, client: Client, sender: asyncio.Task[None]) -> None:
+    """Close a connection that does not read; one that does not even take the close is dropped by its pings."""
+    await client.cut_off.wait()
+    sender.cancel()
     await socket.close(_TRY_AGAIN_LATER, "notices are not read fast enough")
 
 
@@ -60,9 +68,10 @@ def _answer(hub: Hub, client: Client, body: str | bytes) -> Json:
     return _one(hub, client, request)
 
 
-def _one(hub: Hub, client: Client, request: Json) -> Json:
-    if not isinstance(request, dict) or not isinstance(request.get("method"), str):
-        return error_answer(None, RpcError(INVALID_REQUEST, "Invalid request"))
+def _one(hub: Hub, client: Client, request: dict[str, Json]) -> Json:
+    wrong = check(request)
+    if wrong is not None:
+        return wrong
     if "id" not in request:
         return None  # web3.js sends `ping` this way
     try:
@@ -77,8 +86,9 @@ def _call(hub: Hub, client: Client, name: str, params: Params) -> int | bool:
         if name == f"{kind}Subscribe":
             return hub.subscribe(client, kind, params)
         if name == f"{kind}Unsubscribe":
+            params.check_count(1, 0)
             number = params.integer(0)
             if number >= 1 << 53:
                 raise invalid_params("Invalid subscription id.")
-            return hub.unsubscribe(client, kind, number)
+            return hub.unsubscribe(client, number)
     raise RpcError(METHOD_NOT_FOUND, "Method not found")

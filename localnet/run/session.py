@@ -26,7 +26,7 @@ from psyche_chain.chain import accounts
 from psyche_chain.chain.accounts import Run
 from psyche_chain.chain.errors import ChainError
 from psyche_chain.chain.state import Phase, RunState
-from psyche_chain.cli import shell
+from psyche_chain.cli import exit_codes
 from psyche_chain.wallet import new_wallet
 from psyche_train.matformer.loading import CheckpointError
 from psyche_train.records import GENESIS, RecordLog, RoundRecord
@@ -56,7 +56,7 @@ async def run_plan(plan: RunPlan) -> Summary:
         raise LaunchError(
             "stopped before the run was over; chain and members are ended",
             f"what was done so far is in {plan.out}",
-            shell.INTERRUPTED,
+            exit_codes.INTERRUPTED,
         )
     return summary
 

@@ -1,10 +1,9 @@
-"""Steer a run: pause, resume, rates, tick, leave, close."""
+"""Steer a run: pause, resume, rates, tick, leave, hand over."""
 
 from solders.pubkey import Pubkey
 
-from psyche_chain.admin.rewards import claim, fetch_pay, pool_and_mint, settle_all
-from psyche_chain.admin.session import Session, authority_of
-from psyche_chain.chain import accounts, instructions, money
+from psyche_chain.admin.session import Session, authority_of, owner_of
+from psyche_chain.chain import accounts, instructions
 from psyche_chain.chain.accounts import Run
 from psyche_chain.chain.errors import ProgramError
 from psyche_chain.chain.state import Phase, RunState, SlotStatus
@@ -30,8 +29,11 @@ async def set_paused(session: Session, run: Run, paused: bool) -> RunState:
 
 
 async def set_rate(session: Session, run: Run, rate: int) -> RunState:
-    """Pay `rate` base units per round from the next epoch on."""
+    """Pay `rate` base units per round from the next epoch on; nothing is sent where that is already so."""
     authority = await authority_of(session, run)
+    state = await accounts.fetch_state(session.rpc, run)
+    if state.next_round_rate == rate:
+        return state
     await session.sender.send([authority.set_round_rate(rate)], label="set round rate")
     return await accounts.fetch_state(session.rpc, run)
 
@@ -66,46 +68,15 @@ async def leave(session: Session, run: Run) -> int:
     return slot.index
 
 
-async def close_run(session: Session, run: Run, recipient: Pubkey) -> None:
-    """Close a halted run: settle and pay everybody, withdraw what is left, return the rent to `recipient`.
+async def set_authority(session: Session, run: Run, new: Pubkey) -> bool:
+    """Hand the run over, or the pool that owns it; False where `new` has it already. Only `new` can undo it.
 
     Raises:
-        RefusedError: the run is live, or a pool's rent was to go to another wallet than its authority's.
+        RefusedError: the run belongs to another wallet.
     """
+    owner, _ = await owner_of(session.rpc, run)
+    if owner == new:
+        return False
     authority = await authority_of(session, run)
-    state = await accounts.fetch_state(session.rpc, run)
-    if not state.phase.halted:
-        raise RefusedError(
-            f"run {run.run_id} is live ({state.phase.label})", f"pause it first: psyche-chain pause {run.key}"
-        )
-    if authority.pool is not None and recipient != session.wallet:
-        raise RefusedError("the rent of a run that pays goes to its authority", "leave --recipient away")
-    await settle_all(session, run)
-    if authority.pool is None:
-        step = instructions.close_run(
-            authority=session.wallet, recipient=recipient, run=run.key, run_state=run.run_state
-        )
-        await session.sender.send([step], label="close run")
-        return
-    await _close_pool(session, run)
-
-
-async def _close_pool(session: Session, run: Run) -> None:
-    pool, mint = await pool_and_mint(session.rpc, run)
-    for member in (await fetch_pay(session.rpc, run)).members:
-        if member.open:
-            await claim(session, run, member.wallet)
-    steps = [
-        money.create_token_account(
-            payer=session.wallet, owner=session.wallet, mint=mint.key, token_program=mint.program
-        ),
-        money.close_pool(
-            authority=session.wallet,
-            run=run.key,
-            run_state=run.run_state,
-            mint=mint.key,
-            vault=pool.vault,
-            token_program=mint.program,
-        ),
-    ]
-    await session.sender.send(steps, label="close run and pool")
+    await session.sender.send([authority.set_authority(new)], label="set authority")
+    return True

@@ -92,6 +92,19 @@ class Authority:
             return self._actions.set_metadata(*texts)
         return instructions.set_metadata(*texts, authority=self.wallet, run=self.run.key)
 
+    def set_authority(self, new: Pubkey) -> Instruction:
+        if self.pool is not None:
+            return self._actions.set_authority(new)
+        return instructions.set_authority(new, authority=self.wallet, run=self.run.key)
+
+
+async def owner_of(rpc: RpcPool, run: Run) -> tuple[Pubkey, Pool | None]:
+    """The wallet that may change a run, and the pool through which it does so."""
+    pool = await accounts.fetch_pool(rpc, run.run_state)
+    if pool is not None and pool.key == run.authority:
+        return pool.authority, pool
+    return run.authority, None
+
 
 async def authority_of(session: Session, run: Run) -> Authority:
     """The session's wallet as the authority of `run`.
@@ -99,16 +112,12 @@ async def authority_of(session: Session, run: Run) -> Authority:
     Raises:
         RefusedError: the run belongs to another wallet.
     """
-    pool = await accounts.fetch_pool(session.rpc, run.run_state)
-    owner = run.authority
-    if pool is not None and pool.key == run.authority:
-        owner = pool.authority
-    else:
-        pool = None
+    owner, pool = await owner_of(session.rpc, run)
     if owner != session.wallet:
         raise RefusedError(
             f"run {run.run_id} belongs to {owner}, this wallet is {session.wallet}",
-            "use the wallet that created the run: --keypair",
+            f"use that wallet's key file: --keypair; it can hand the run over: "
+            f"psyche-chain set-authority {run.key} {session.wallet}",
         )
     return Authority(run, pool, session.wallet)
 

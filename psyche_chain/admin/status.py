@@ -2,11 +2,22 @@
 
 from typing import Any
 
+from psyche_chain.admin.report import (
+    SCHEMA_VERSION,
+    ConfigPart,
+    MembershipPart,
+    PoolPart,
+    RoundPart,
+    RunPart,
+    ShowReport,
+    SlotPart,
+    StatusPart,
+)
 from psyche_chain.chain import accounts
 from psyche_chain.chain.accounts import Membership, Run, Snapshot, as_dict
 from psyche_chain.chain.errors import DecodeError
 from psyche_chain.chain.rpc import RpcPool
-from psyche_chain.chain.state import RunState, Slot, SlotStatus
+from psyche_chain.chain.state import RoundView, RunState, Slot, SlotStatus
 
 
 def summary(run: Run, snapshot: Snapshot) -> dict[str, Any]:
@@ -75,40 +86,44 @@ async def list_runs(rpc: RpcPool) -> list[dict[str, Any]]:
 
 
 async def show(rpc: RpcPool, run: Run) -> dict[str, Any]:
-    """Everything that the chain knows of a run."""
+    """Everything that the chain knows of a run, in the shape of `ShowReport`."""
     snapshot = await accounts.fetch_snapshot(rpc, run)
     state = snapshot.state
     spec = await accounts.fetch_spec(rpc, run)
     pool = await accounts.fetch_pool(rpc, run.run_state)
     members: list[Membership] = await accounts.fetch_memberships(rpc, run.run_state)
-    return {
-        "run": as_dict(run),
-        "status": summary(run, snapshot),
-        "config": as_dict(state.config),
-        "spec": None if spec is None else spec.data.decode("utf-8", "replace"),
-        "spec_sealed": state.spec_sealed,
-        "history": state.history.hex(),
-        "nonce": state.nonce,
-        "round_rate": state.round_rate,
-        "next_round_rate": state.next_round_rate,
-        "lost_samples": state.lost_samples,
-        "rounds": [
-            {
-                "number": r.number,
-                "step": r.step,
-                "epoch": r.epoch,
-                "trained": r.trained,
-                "samples": r.samples,
-                "status": r.status.name.lower(),
-                "assigned": sorted(r.assigned),
-                "committed": sorted(r.committed),
-                "witnesses": sorted(r.witnesses),
-                "attested": sorted(r.attested),
-                "accepted": sorted(r.accepted),
-            }
-            for r in state.rounds
-        ],
-        "memberships": [as_dict(m) for m in members],
-        "pool": None if pool is None else as_dict(pool),
-        "chain_time": snapshot.clock,
-    }
+    full = ShowReport(
+        schema_version=SCHEMA_VERSION,
+        run=RunPart.pick(as_dict(run)),
+        status=_status_part(summary(run, snapshot)),
+        config=ConfigPart.pick(as_dict(state.config)),
+        spec=None if spec is None else spec.data.decode("utf-8", "replace"),
+        spec_sealed=state.spec_sealed,
+        history=state.history.hex(),
+        nonce=state.nonce,
+        round_rate=state.round_rate,
+        next_round_rate=state.next_round_rate,
+        lost_samples=state.lost_samples,
+        rounds=[_round_part(r) for r in state.rounds],
+        memberships=[MembershipPart.pick(as_dict(m)) for m in members],
+        pool=None if pool is None else PoolPart.pick(as_dict(pool)),
+        chain_time=snapshot.clock,
+    )
+    return full.model_dump()
+
+
+def _status_part(values: dict[str, Any]) -> StatusPart:
+    return StatusPart.pick({**values, "slots": [SlotPart.pick(s) for s in values["slots"]]})
+
+
+def _round_part(view: RoundView) -> RoundPart:
+    sets = ("assigned", "committed", "witnesses", "attested", "accepted")
+    return RoundPart(
+        number=view.number,
+        step=view.step,
+        epoch=view.epoch,
+        trained=view.trained,
+        samples=view.samples,
+        status=view.status.name.lower(),
+        **{name: sorted(getattr(view, name)) for name in sets},
+    )

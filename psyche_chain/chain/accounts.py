@@ -72,6 +72,8 @@ class Membership:
     created_slot: int
     """That of the run which was joined: an earlier run at the same address had another."""
     contact: str
+    authorization: Pubkey
+    """The one that admitted the member; the zero key if the run was open then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,6 @@ SLOT: Final = np.dtype(
         ("flags", "u1"),
         ("tier", "u1"),
         ("next_tier", "u1"),
-        ("_pad", "V8"),
     ]
 )
 

@@ -145,6 +145,10 @@ class PoolActions:
             join_authority=join_authority,
         )
 
+    def set_authority(self, new: Pubkey) -> Instruction:
+        """Hands the pool over; the run stays the pool's."""
+        return self._action("SetAuthority", authority=new)
+
 
 def claim(
     *,
@@ -175,6 +179,12 @@ def claim(
         "system_program": ids.SYSTEM_ID,
     }
     return program("treasurer").instruction("claim", {}, accounts)
+
+
+def close_claim(*, pool: Pubkey, wallet: Pubkey) -> Instruction:
+    """Returns the rent of a claim to its wallet, once the pool is closed."""
+    accounts = {"wallet": wallet, "pool": pool, "claim": ids.claim_address(pool, wallet)}
+    return program("treasurer").instruction("close_claim", {}, accounts)
 
 
 def close_pool(

@@ -61,9 +61,19 @@ def _account(key: Pubkey, raw: Mapping[str, Any], slot: int) -> Account:
 
 
 async def get_accounts(
-    rpc: RpcPool, keys: Sequence[Pubkey], *, deadline_s: float | None = None
+    rpc: RpcPool,
+    keys: Sequence[Pubkey],
+    *,
+    first_bytes: int | None = None,
+    deadline_s: float | None = None,
 ) -> list[Account | None]:
-    """Accounts in the order of `keys`, None where nothing is stored. Within 100 keys all are of one slot."""
+    """Accounts in the order of `keys`, None where nothing is stored. Within 100 keys all are of one slot.
+
+    With `first_bytes`, only so many bytes of each account's data.
+    """
+    options: dict[str, Any] = {**CONFIRMED, "encoding": "base64"}
+    if first_bytes is not None:
+        options["dataSlice"] = {"offset": 0, "length": first_bytes}
     found: list[Account | None] = []
     for at in range(0, len(keys), ACCOUNTS_PER_CALL):
         part = keys[at : at + ACCOUNTS_PER_CALL]
@@ -75,7 +85,7 @@ async def get_accounts(
                 None if raw is None else _account(key, raw, 0) for key, raw in zip(part, values, strict=True)
             ]
 
-        params = [[str(k) for k in part], {**CONFIRMED, "encoding": "base64"}]
+        params = [[str(k) for k in part], options]
         accounts, slot = await rpc.call_at_slot("getMultipleAccounts", params, parse, deadline_s=deadline_s)
         found += [None if a is None else Account(a.key, a.owner, a.lamports, a.data, slot) for a in accounts]
     return found
@@ -138,6 +148,11 @@ async def block_height(rpc: RpcPool) -> int:
 async def genesis_hash(rpc: RpcPool) -> str:
     """Names the cluster."""
     return str(await rpc.call("getGenesisHash", check=str))
+
+
+async def node_version(rpc: RpcPool) -> str:
+    """The version of the validator behind an endpoint."""
+    return str(await rpc.call("getVersion", check=lambda result: result["solana-core"]))
 
 
 async def send_raw(rpc: RpcPool, transaction: bytes) -> None:
@@ -213,6 +228,34 @@ async def transaction_logs(rpc: RpcPool, signature: str) -> tuple[str, ...]:
     except RpcError:  # logs only improve a message
         return ()
     return logs
+
+
+async def transaction_cost(rpc: RpcPool, signature: str) -> tuple[int, int] | None:
+    """Fee and change of the payer's balance, both in lamports; None where no endpoint has the transaction."""
+
+    def parse(result: Any) -> tuple[int, int]:  # a node may learn of it a moment later: asked again
+        meta = result["meta"]
+        return int(meta["fee"]), int(meta["postBalances"][0]) - int(meta["preBalances"][0])
+
+    options = {**CONFIRMED, "encoding": "base64", "maxSupportedTransactionVersion": 0}
+    try:
+        cost: tuple[int, int] = await rpc.call(
+            "getTransaction", [signature, options], check=parse, deadline_s=3.0
+        )
+    except RpcError:
+        return None
+    return cost
+
+
+async def has_history(rpc: RpcPool, key: Pubkey) -> bool:
+    """Whether any transaction ever named the account, as far back as the endpoint remembers."""
+    try:
+        found: bool = await rpc.call(
+            "getSignaturesForAddress", [str(key), {**CONFIRMED, "limit": 1}], check=bool, deadline_s=5.0
+        )
+    except RpcError:  # a node without a history
+        return False
+    return found
 
 
 async def recent_fees(rpc: RpcPool, writable: Sequence[Pubkey]) -> list[int]:

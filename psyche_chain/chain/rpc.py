@@ -14,8 +14,10 @@ import itertools
 import json
 import logging
 import random
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -88,6 +90,17 @@ def check_url(url: str) -> str:
     return url
 
 
+@cache
+def _trusting() -> ssl.SSLContext:
+    """Trusts what httpx trusts; reading the certificates takes longer than most calls, so it is done once."""
+    return httpx.create_ssl_context()
+
+
+def _tls(url: str) -> ssl.SSLContext:
+    """For a plain http endpoint a context that trusts nobody: nothing is read for it."""
+    return _trusting() if url.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 class RpcPool:
     """Calls one of several RPC endpoints, the healthiest first."""
 
@@ -112,7 +125,9 @@ class RpcPool:
         self._endpoints = [
             _Endpoint(
                 check_url(url),
-                httpx.AsyncClient(timeout=REQUEST_TIMEOUT_S, transport=transport(url), http2=False),
+                httpx.AsyncClient(
+                    timeout=REQUEST_TIMEOUT_S, transport=transport(url), http2=False, verify=_tls(url)
+                ),
             )
             for url in dict.fromkeys(urls)
         ]

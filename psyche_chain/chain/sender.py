@@ -36,6 +36,7 @@ RESEND_S: Final = 2.0
 FIRST_POLL_S: Final = 0.1
 MAX_POLL_S: Final = 1.0
 FEES_TTL_S: Final = 30.0
+LAMPORTS_PER_SIGNATURE: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,30 @@ class Receipt:
     """Log lines of the simulation, which ran on the state just before."""
 
 
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A transaction that the chain took, whether it succeeded or not; its fee is paid."""
+
+    signature: str
+    label: str
+    base_fee: int
+    """Lamports."""
+    priority_fee: int
+    """Lamports."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendPolicy:
     """Limits of a `Sender`."""
 
     deadline_s: float = 90.0
     """Longest time for one `send`, new blockhashes included."""
-    max_fee_micro_lamports: int = 100_000
+    priority_fee: int | None = None
+    """Micro-lamports per compute unit; None: what others paid lately."""
+    max_fee_micro_lamports: int | None = 100_000
     """Cap of the priority fee, per compute unit."""
+    max_fee_lamports: int | None = None
+    """Cap of the priority fee, per transaction."""
     fee_percentile: float = 0.75
     """Of the recent fees paid for the same writable accounts."""
 
@@ -69,6 +86,8 @@ class Sender:
         self.rpc = rpc
         self.payer = payer
         self.policy = policy or SendPolicy()
+        self.landed: list[Landed] = []
+        """What this sender brought on chain, oldest first."""
         self._fee = 0
         self._fee_at = float("-inf")
 
@@ -135,8 +154,8 @@ class Sender:
             dry = await self.simulate(instructions, label=label)
             units = min(MAX_UNITS, max(min_units, UNIT_FLOOR + int(dry.units * UNIT_MARGIN)))
             budget = [set_compute_unit_limit(units)]
-            if fee := await self._priority_fee(instructions):
-                budget.append(set_compute_unit_price(fee))
+            if price := await self._price(instructions, units):
+                budget.append(set_compute_unit_price(price))
             all_instructions = [*budget, *instructions]
             while True:
                 blockhash, last_height = await queries.latest_blockhash(self.rpc)
@@ -147,6 +166,8 @@ class Sender:
                     logger.info("transaction expired label=%s signature=%s", label, signature)
                     continue
                 self.rpc.observe(status.slot)
+                base_fee = LAMPORTS_PER_SIGNATURE * len(transaction.signatures)
+                self.landed.append(Landed(signature, label, base_fee, -(-units * price // 1_000_000)))
                 if status.err is not None:
                     logs = await queries.transaction_logs(self.rpc, signature)
                     raise explain(
@@ -203,15 +224,26 @@ class Sender:
         status = (await queries.signature_statuses(self.rpc, [signature], history=history))[0]
         return status if status is not None and status.confirmed else None
 
-    async def _priority_fee(self, instructions: Sequence[Instruction]) -> int:
-        """Micro-lamports per compute unit: a percentile of what others paid lately, capped."""
-        if self.policy.max_fee_micro_lamports == 0:
+    async def _price(self, instructions: Sequence[Instruction], units: int) -> int:
+        """Micro-lamports per compute unit: what the policy says, or others paid lately, up to the caps."""
+        price = self.policy.priority_fee
+        if price is None:
+            price = await self._recent_price(instructions)
+        if (cap := self.policy.max_fee_micro_lamports) is not None:
+            price = min(price, cap)
+        if (most := self.policy.max_fee_lamports) is not None:
+            price = min(price, most * 1_000_000 // units)
+        return price
+
+    async def _recent_price(self, instructions: Sequence[Instruction]) -> int:
+        """A percentile of the recent fees for the same writable accounts; asked for twice a minute."""
+        if 0 in (self.policy.max_fee_micro_lamports, self.policy.max_fee_lamports):
             return 0
         if trio.current_time() - self._fee_at > FEES_TTL_S:
             writable = {m.pubkey for ix in instructions for m in ix.accounts if m.is_writable}
             fees = sorted(await queries.recent_fees(self.rpc, sorted(writable, key=bytes)))
             at = min(len(fees) - 1, int(len(fees) * self.policy.fee_percentile))
-            self._fee = min(self.policy.max_fee_micro_lamports, fees[at]) if fees else 0
+            self._fee = fees[at] if fees else 0
             self._fee_at = trio.current_time()
         return self._fee
 

@@ -18,5 +18,9 @@ CHAIN: Final = 6
 """No RPC endpoint answered, or a transaction did not land in time."""
 PROGRAM: Final = 7
 """A program on chain refused the instruction."""
+CLUSTER: Final = 8
+"""The cluster lacks the three programs, or holds another version of them."""
 VERSION: Final = 10
 """This client is older than the run allows."""
+INTERRUPTED: Final = 130
+"""Ctrl-C."""

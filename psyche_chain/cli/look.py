@@ -94,12 +94,13 @@ def _status_lines(full: dict[str, Any]) -> list[str]:
         "members": f"{full['members']} (at least {full['needed']} start an epoch, {full['capacity']} slots)",
         "checkpoint": "none yet"
         if full["checkpoint_step"] is None
-        else f"step {full['checkpoint_step']}, weights {full['weights_sha256']}",
+        else f"step {full['checkpoint_step']}, weights {full['weights_sha256'][:16]}...",
     }
     lines = output.pairs({k: v for k, v in head.items() if v is not None})
     if full["slots"]:
         columns = ("slot", "wallet", "tier", "weight", "state", "missed")
-        lines += ["", *output.table(columns, [[s[c] for c in columns] for s in full["slots"]])]
+        rows = [[s[c] for c in columns] for s in full["slots"]]
+        lines += ["", *output.table(columns, rows, optional=("missed", "weight"))]
     return lines
 
 
@@ -114,8 +115,16 @@ def list_runs(json: JsonOpt = False, rpc: RpcOpt = None) -> None:
             "there are no runs on this cluster yet; create one with: psyche-chain create-run config/demo.toml"
         )
         return
-    columns = ("run_id", "run", "phase", "epoch", "step", "total_steps", "members", "open")
-    output.data("\n".join(output.table(columns, [[r.get(c, r.get("error")) for c in columns] for r in rows])))
+    columns = ("run_id", "run", "phase", "step", "members", "open", "epoch")
+    cells = []
+    for r in rows:
+        if "error" in r:
+            cells.append([r["run_id"], r["run"], "unreadable", None, None, None, None])
+            output.warn(f"{r['run']}: {r['error']}")
+            continue
+        of = (f"{r['step']}/{r['total_steps']}", f"{r['members']}/{r['capacity']}")
+        cells.append([r["run_id"], r["run"], r["phase"], *of, r["open"], r["epoch"]])
+    output.data("\n".join(output.table(columns, cells, optional=("epoch", "open", "members", "step"))))
 
 
 def show(run: RunArg, json: JsonOpt = False, rpc: RpcOpt = None) -> None:

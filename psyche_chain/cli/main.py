@@ -6,14 +6,15 @@ from typing import Annotated
 import typer
 
 from psyche_chain import __version__
-from psyche_chain.cli import access, look, member, output, pay, runs, wallets
+from psyche_chain.cli import access, doctor, look, member, output, pay, runs, steer, wallets
 from psyche_chain.cli.shell import run_app
 
 app = typer.Typer(
     name="psyche-chain",
     help="Create, join and steer training runs on Solana. Add --debug anywhere for details and tracebacks.",
     epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 3 bad file, 4 not found, 5 no funds, "
-    "6 chain unreachable, 7 refused by a program, 10 client too old.",
+    "6 chain unreachable, 7 refused by a program, 8 programs missing or of another version, "
+    "10 client too old, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -36,7 +37,7 @@ def _root(
     pass
 
 
-for module in (runs, member, look, pay, access):
+for module in (runs, steer, member, look, pay, access, doctor):
     module.register(app)
 app.add_typer(wallets.app, name="wallet")
 

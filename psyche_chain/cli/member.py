@@ -1,4 +1,4 @@
-"""Commands of a member: join and leave."""
+"""Commands of a member: join, leave, and the rent of a membership."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Annotated
 import trio
 import typer
 
-from psyche_chain.admin import manage
+from psyche_chain.admin import access, closed, manage
+from psyche_chain.admin.cluster import on_our_programs
 from psyche_chain.admin.session import Session, check_client_version
 from psyche_chain.chain import accounts
 from psyche_chain.chain.accounts import Run
@@ -17,14 +18,18 @@ from psyche_chain.chain.state import Phase, RunState, SlotStatus
 from psyche_chain.cli import output
 from psyche_chain.cli.narrator import Narrator, json_listener
 from psyche_chain.cli.options import (
+    DEFAULT_MAX_FEE,
+    JsonOpt,
     KeypairOpt,
+    MaxFeeOpt,
+    PriorityFeeOpt,
     RpcOpt,
     RunArg,
     check_listen,
     endpoints,
     wallet,
-    with_session,
 )
+from psyche_chain.cli.sending import Result, Sending
 from psyche_chain.wallet import wallet_path
 
 
@@ -34,6 +39,7 @@ def register(app: typer.Typer) -> None:
         epilog="Example: psyche-chain join demo --tier 1 --state-dir ~/psyche/demo --rpc http://127.0.0.1:8899",
     )(join)
     app.command("leave", epilog="Example: psyche-chain leave demo")(leave)
+    app.command("close-membership", epilog="Example: psyche-chain close-membership demo")(close_membership)
 
 
 def join(
@@ -79,7 +85,7 @@ def join(
     signer = wallet(keypair)
 
     async def find() -> tuple[Run, RunState]:
-        async with RpcPool(urls) as pool:
+        async with RpcPool(urls) as pool, on_our_programs(pool):
             found = await accounts.resolve_run(pool, run)
             return found, await accounts.fetch_state(pool, found)
 
@@ -121,12 +127,39 @@ def _default_state_dir(run: Run, wallet_key: str) -> Path:
     return base / "psyche" / f"{run.run_id}-{str(run.run_state)[:8]}-{wallet_key[:8]}"
 
 
-def leave(run: RunArg, rpc: RpcOpt = None, keypair: KeypairOpt = None) -> None:
+def leave(
+    run: RunArg,
+    json: JsonOpt = False,
+    rpc: RpcOpt = None,
+    keypair: KeypairOpt = None,
+    priority_fee: PriorityFeeOpt = "auto",
+    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+) -> None:
     """Leave a run from the next round on; pay that was earned stays."""
 
-    async def action(session: Session) -> str:
+    async def action(session: Session) -> Result:
         found = await accounts.resolve_run(session.rpc, run)
         slot = await manage.leave(session, found)
-        return f"left slot {slot} of {found.run_id}"
+        return Result(f"left slot {slot} of {found.run_id}", {"run": str(found.key), "slot": slot})
 
-    output.data(with_session(rpc, keypair, action))
+    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+
+
+def close_membership(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Run id or key; of a closed run, the key of its RunState.")
+    ],
+    json: JsonOpt = False,
+    rpc: RpcOpt = None,
+    keypair: KeypairOpt = None,
+    priority_fee: PriorityFeeOpt = "auto",
+    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+) -> None:
+    """Take back the rent of your membership (and claim): after the run was closed, or left with nothing earned."""
+
+    async def action(session: Session) -> Result:
+        run_state = await closed.run_state_of(session.rpc, run, session.wallet)
+        await access.close_membership(session, run_state)
+        return Result(f"the membership of {session.wallet} is closed", {"run_state": str(run_state)})
+
+    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)

@@ -12,8 +12,10 @@ import typer
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
+from psyche_chain.admin.cluster import on_our_programs
 from psyche_chain.admin.session import Session, open_session
 from psyche_chain.chain.rpc import RpcPool, check_url
+from psyche_chain.chain.sender import SendPolicy
 from psyche_chain.cli import exit_codes, output
 from psyche_chain.errors import PsycheError
 from psyche_chain.wallet import load_wallet
@@ -41,6 +43,28 @@ KeypairOpt = Annotated[
     ),
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PriorityFeeOpt = Annotated[
+    str,
+    typer.Option(
+        "--priority-fee",
+        metavar="auto|N",
+        help="Micro-lamports per compute unit; auto: what others paid lately; 0: none.",
+        rich_help_panel="Connection",
+    ),
+]
+MaxFeeOpt = Annotated[
+    int,
+    typer.Option(
+        "--max-fee",
+        metavar="LAMPORTS",
+        min=0,
+        help="Largest priority fee of one transaction.",
+        rich_help_panel="Connection",
+    ),
+]
+DEFAULT_MAX_FEE: Final = 100_000
+"""Lamports: 0.0001 SOL for a transaction."""
+MAX_PRICE: Final = 2**63
 RunArg = Annotated[str, typer.Argument(metavar="RUN", help="Run id, where it is unique, or the run's key.")]
 
 
@@ -96,8 +120,26 @@ def address(text: str, what: str) -> Pubkey:
         ) from None
 
 
+def fee_policy(priority_fee: str, max_fee: int) -> SendPolicy:
+    """What `--priority-fee` and `--max-fee` ask for.
+
+    Raises:
+        PsycheError: `--priority-fee` is neither `auto` nor a whole number.
+    """
+    price = None
+    if priority_fee != "auto":
+        if not (priority_fee.isascii() and priority_fee.isdigit() and int(priority_fee) < MAX_PRICE):
+            raise PsycheError(
+                f"--priority-fee = {priority_fee!r}, auto or a whole number of micro-lamports is needed",
+                "for example --priority-fee 1000, which is 200 lamports for 200,000 compute units",
+                exit_codes.USAGE,
+            )
+        price = int(priority_fee)
+    return SendPolicy(priority_fee=price, max_fee_micro_lamports=None, max_fee_lamports=max_fee)
+
+
 def with_session(rpc: list[str] | None, keypair: Path | None, action: Callable[[Session], Awaitable[T]]) -> T:
-    """Run `action` with endpoints and a wallet."""
+    """Run `action` with endpoints and a wallet; for what only looks, or has nothing to do with the programs."""
     urls, signer = endpoints(rpc), wallet(keypair)
 
     async def run() -> T:
@@ -108,11 +150,11 @@ def with_session(rpc: list[str] | None, keypair: Path | None, action: Callable[[
 
 
 def with_rpc(rpc: list[str] | None, action: Callable[[RpcPool], Awaitable[T]]) -> T:
-    """Run `action` with endpoints only."""
+    """Run `action`, which reads accounts of the programs, with endpoints only."""
     urls = endpoints(rpc)
 
     async def run() -> T:
-        async with RpcPool(urls) as pool:
+        async with RpcPool(urls) as pool, on_our_programs(pool):
             return await action(pool)
 
     return trio.run(run)

@@ -1,6 +1,7 @@
 """Where the command line's words go: data to stdout, everything else to stderr."""
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,6 +37,23 @@ def warn(text: str) -> None:
     _stderr().print(f"[yellow]warning:[/yellow] {escape(text)}")
 
 
+def asks() -> bool:
+    """Whether there is somebody at a terminal who can answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask(question: str) -> bool:
+    """Ask at the terminal; only `y` and `yes` are a yes. Nothing goes to stdout, which may be a file."""
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def width() -> int:
+    """Columns of the terminal; 80 where there is none."""
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
+
+
 def error(exc: PsycheError) -> None:
     """The one place that shows an error: what happened, then what to do next."""
     console = _stderr()
@@ -44,14 +62,31 @@ def error(exc: PsycheError) -> None:
         console.print(f"[cyan]hint:[/cyan] {escape(exc.hint)}")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Lines of aligned columns; numbers to the right. No colours, so that it can be piped."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, optional: Sequence[str] = ()
+) -> list[str]:
+    """Lines of aligned columns; numbers to the right. No colours, so that it can be piped.
+
+    Args:
+        columns: their names.
+        rows: their cells.
+        optional: columns to leave out, the first one first, while the table is wider than the terminal.
+    """
+    lines = _table(columns, rows)
+    for name in optional:
+        if max(map(len, lines)) <= width():
+            break
+        at = list(columns).index(name)
+        columns = [*columns[:at], *columns[at + 1 :]]
+        rows = [[*row[:at], *row[at + 1 :]] for row in rows]
+        lines = _table(columns, rows)
+    return lines
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     texts = [[_cell(v) for v in row] for row in rows]
     widths = [max(len(c), *(len(t[i]) for t in texts)) if texts else len(c) for i, c in enumerate(columns)]
-    right = [
-        bool(rows) and all(isinstance(r[i], int | float) or r[i] is None for r in rows)
-        for i in range(len(columns))
-    ]
+    right = [bool(rows) and all(_is_number(t[i]) for t in texts) for i in range(len(columns))]
 
     def line(cells: Sequence[str]) -> str:
         padded = (
@@ -63,8 +98,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     return [line(columns), *(line(t) for t in texts)]
 
 
+def _is_number(cell: str) -> bool:
+    return cell == "-" or cell.replace(".", "", 1).isdecimal()
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 member`, `2 members`."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 def _cell(value: Any) -> str:
-    if value is None:
+    if value is None or value == "":
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -1,24 +1,42 @@
-"""Commands about money: fund, claim, rewards."""
+"""Commands about money: fund, settle, claim, rewards."""
 
 from typing import Annotated, Any
 
 import typer
 
+from psyche_chain.admin import closed
 from psyche_chain.admin import rewards as money
-from psyche_chain.admin.rewards import RunPay
+from psyche_chain.admin import settle as settling
+from psyche_chain.admin.rewards import Claimed, RunPay
 from psyche_chain.admin.session import Session
 from psyche_chain.amounts import format_amount, parse_amount
 from psyche_chain.chain import accounts
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.cli import exit_codes, output
-from psyche_chain.cli.options import JsonOpt, KeypairOpt, RpcOpt, RunArg, address, with_rpc, with_session
+from psyche_chain.cli.options import (
+    DEFAULT_MAX_FEE,
+    JsonOpt,
+    KeypairOpt,
+    MaxFeeOpt,
+    PriorityFeeOpt,
+    RpcOpt,
+    RunArg,
+    address,
+    with_rpc,
+)
+from psyche_chain.cli.sending import Result, Sending
 from psyche_chain.errors import PsycheError
 
 
 def register(app: typer.Typer) -> None:
-    app.command("fund", epilog="Example: psyche-chain fund demo 1000")(fund)
-    app.command("claim", epilog="Example: psyche-chain claim demo")(claim)
-    app.command("rewards", epilog="Example: psyche-chain rewards demo --json")(rewards)
+    """Add this module's commands."""
+    for name, function, example in (
+        ("fund", fund, "fund demo 1000"),
+        ("settle", settle, "settle demo"),
+        ("claim", claim, "claim demo"),
+        ("rewards", rewards, "rewards demo --json"),
+    ):
+        app.command(name, epilog=f"Example: psyche-chain {example}")(function)
 
 
 def fund(
@@ -30,10 +48,12 @@ def fund(
     json: JsonOpt = False,
     rpc: RpcOpt = None,
     keypair: KeypairOpt = None,
+    priority_fee: PriorityFeeOpt = "auto",
+    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
 ) -> None:
-    """Put tokens into the vault that a run pays from."""
+    """Put tokens into the vault that a run pays from. Each time it is run it puts in more."""
 
-    async def action(session: Session) -> dict[str, Any]:
+    async def action(session: Session) -> Result:
         found = await accounts.resolve_run(session.rpc, run)
         pool, of = await money.pool_and_mint(session.rpc, found)
         try:
@@ -42,16 +62,47 @@ def fund(
                 raise ValueError("nothing to transfer")
         except ValueError as exc:
             raise PsycheError(f"AMOUNT: {exc}", "", exit_codes.USAGE) from None
-        signature = await money.fund_vault(session, pool, of, units, may_mint=mint)
+        await money.fund_vault(session, pool, of, units, may_mint=mint)
         pay = await money.fetch_pay(session.rpc, found)
-        return {"amount": units, "vault": pay.vault, "decimals": of.decimals, "signature": signature}
+        paid_in, vault = (format_amount(n, of.decimals) for n in (units, pay.vault))
+        values = {"run": str(found.key), "amount": units, "vault": pay.vault, "decimals": of.decimals}
+        return Result(f"paid in {paid_in}, the vault holds {vault}", values)
 
-    done = with_session(rpc, keypair, action)
-    if json:
-        output.data_json(done)
-    else:
-        paid_in, vault = (format_amount(done[k], done["decimals"]) for k in ("amount", "vault"))
-        output.data(f"paid in {paid_in}, the vault holds {vault}")
+    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+
+
+def settle(
+    run: RunArg,
+    member: Annotated[
+        str | None, typer.Option("--for", metavar="ADDRESS", help="Only this member; else everybody.")
+    ] = None,
+    json: JsonOpt = False,
+    rpc: RpcOpt = None,
+    keypair: KeypairOpt = None,
+    priority_fee: PriorityFeeOpt = "auto",
+    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+) -> None:
+    """Move pay from the slots into the members' accounts and free the slots of those who left; anybody may."""
+    wallet = None if member is None else address(member, "--for")
+
+    async def action(session: Session) -> Result:
+        found = await accounts.resolve_run(session.rpc, run)
+        decimals = (await money.fetch_pay(session.rpc, found)).decimals
+        done = await settling.settle(session, found, wallet)
+        text = (
+            f"settled {output.plural(len(done.wallets), 'member')}: "
+            f"{format_amount(done.moved, decimals)} moved, {output.plural(len(done.freed), 'slot')} freed"
+        )
+        values = {
+            "run": str(found.key),
+            "settled": [str(w) for w in done.wallets],
+            "moved": done.moved,
+            "decimals": decimals,
+            "freed_slots": list(done.freed),
+        }
+        return Result(text, values)
+
+    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
 
 
 def claim(
@@ -59,39 +110,64 @@ def claim(
     owner: Annotated[
         str | None, typer.Option("--for", metavar="ADDRESS", help="Pay this member, not the own wallet.")
     ] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Pay every member that has open pay.")] = False,
     json: JsonOpt = False,
     rpc: RpcOpt = None,
     keypair: KeypairOpt = None,
+    priority_fee: PriorityFeeOpt = "auto",
+    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
 ) -> None:
-    """Pay out what a member earned and has not claimed yet, to the member's own token account."""
+    """Pay out what a member earned and has not claimed yet, to the member's own token account.
+
+    Works after the run was closed, too, as long as its pool owes something.
+    """
+    if owner is not None and everybody:
+        raise PsycheError("--for and --all exclude each other", "leave one of them away", exit_codes.USAGE)
     wallet = None if owner is None else address(owner, "--for")
 
-    async def action(session: Session) -> money.Claimed:
-        return await money.claim(session, await accounts.resolve_run(session.rpc, run), wallet)
+    async def action(session: Session) -> Result:
+        found = await closed.resolve_any(session.rpc, run, session.wallet)
+        if everybody:
+            return _claimed_all(await money.claim_all(session, found))
+        done = await money.claim(session, found, wallet)
+        return Result(_claimed(done), _claim_values(done))
 
-    done = with_session(rpc, keypair, action)
-    if json:
-        output.data_json(
-            {
-                "claimed": done.amount,
-                "still_owed": done.still_owed,
-                "decimals": done.decimals,
-                "mint": str(done.mint),
-                "signature": done.signature,
-            }
-        )
-        return
-    owed = ""
+    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+
+
+def _claimed(done: Claimed) -> str:
+    text = f"claimed {format_amount(done.amount, done.decimals)} tokens"
     if done.still_owed:
-        owed = f"; {format_amount(done.still_owed, done.decimals)} are still owed: the vault is empty"
-    output.data(f"claimed {format_amount(done.amount, done.decimals)} tokens{owed}")
+        text += f"; {format_amount(done.still_owed, done.decimals)} are still owed: the vault is empty"
+    return text
+
+
+def _claim_values(done: Claimed) -> dict[str, Any]:
+    return {
+        "wallet": str(done.wallet),
+        "claimed": done.amount,
+        "still_owed": done.still_owed,
+        "decimals": done.decimals,
+        "mint": str(done.mint),
+        "signature": done.signature,
+    }
+
+
+def _claimed_all(done: money.ClaimedAll) -> Result:
+    lines = [f"{c.wallet}: {_claimed(c)}" for c in done.claims]
+    lines += [f"{wallet}: cannot be paid: {error.message}" for wallet, error in done.failed]
+    values = {
+        "claims": [_claim_values(c) for c in done.claims],
+        "failed": [{"wallet": str(wallet), "error": error.message} for wallet, error in done.failed],
+    }
+    return Result("\n".join(lines) or "nobody has open pay", values)
 
 
 def rewards(run: RunArg, json: JsonOpt = False, rpc: RpcOpt = None) -> None:
     """Show what every member earned and claimed, and what the vault holds. JSON amounts are in base units."""
 
     async def action(pool: RpcPool) -> RunPay:
-        return await money.fetch_pay(pool, await accounts.resolve_run(pool, run))
+        return await money.fetch_pay(pool, await closed.resolve_any(pool, run))
 
     pay = with_rpc(rpc, action)
     rows = [

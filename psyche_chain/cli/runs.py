@@ -1,20 +1,27 @@
-"""Commands of a run's operator."""
+"""Commands that make runs and change what they are: validate-config, create-run, update-run, close-run."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from psyche_chain.admin import create, manage
-from psyche_chain.admin.rewards import pool_and_mint
+from psyche_chain.admin import closing, create, update
 from psyche_chain.admin.session import Session
-from psyche_chain.amounts import format_amount, parse_amount
+from psyche_chain.amounts import format_amount
 from psyche_chain.chain import accounts
-from psyche_chain.chain.accounts import Run
-from psyche_chain.cli import exit_codes, output
-from psyche_chain.cli.options import JsonOpt, KeypairOpt, RpcOpt, RunArg, address, with_session
+from psyche_chain.cli import output
+from psyche_chain.cli.options import (
+    DEFAULT_MAX_FEE,
+    JsonOpt,
+    KeypairOpt,
+    MaxFeeOpt,
+    PriorityFeeOpt,
+    RpcOpt,
+    RunArg,
+    address,
+)
+from psyche_chain.cli.sending import Result, Sending, confirm
 from psyche_chain.config import RunConfig, load_config
-from psyche_chain.errors import NotFoundError, PsycheError
 
 ConfigArg = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="Run configuration.")]
 RunIdOpt = Annotated[str | None, typer.Option("--run-id", help="Instead of the file's run_id.")]
@@ -25,11 +32,8 @@ def register(app: typer.Typer) -> None:
     for name, function, example in (
         ("validate-config", validate_config, "validate-config config/demo.toml"),
         ("create-run", create_run, "create-run config/demo.toml --rpc http://127.0.0.1:8899"),
-        ("pause", pause, "pause demo"),
-        ("resume", resume, "resume demo"),
-        ("set-rates", set_rates, "set-rates demo 12.5"),
-        ("tick", tick, "tick demo"),
-        ("close-run", close_run, "close-run demo --recipient ADDRESS"),
+        ("update-run", update_run, "update-run demo config/demo.toml --dry-run"),
+        ("close-run", close_run, "close-run demo"),
     ):
         app.command(name, epilog=f"Example: psyche-chain {example}")(function)
 
@@ -57,95 +61,118 @@ def create_run(
     json: JsonOpt = False,
     rpc: RpcOpt = None,
     keypair: KeypairOpt = None,
+    priority_fee: PriorityFeeOpt = "auto",
+    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
 ) -> None:
-    """Create a run, or bring an existing one to what the file says; prints the run's key.
+    """Create a run, or bring your own one to what the file says; prints the run's key.
 
     Safe to repeat: every step is looked up before it is done, so an interrupted command goes on.
     """
     loaded = _load(config, run_id)
 
-    async def action(session: Session) -> Run:
-        return await create.create_run(session, loaded, paused=paused, report=output.note)
+    async def action(session: Session) -> Result:
+        run = await create.create_run(session, loaded, paused=paused, report=output.note)
+        values = {"run": str(run.key), "run_id": run.run_id, "run_state": str(run.run_state)}
+        return Result(str(run.key), values)
 
-    run = with_session(rpc, keypair, action)
-    if json:
-        output.data_json({"run": str(run.key), "run_id": run.run_id, "run_state": str(run.run_state)})
-    else:
-        output.data(str(run.key))
+    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
 
 
-def pause(run: RunArg, rpc: RpcOpt = None, keypair: KeypairOpt = None) -> None:
-    """Pause a run; a live epoch ends first, and everything that was trained is paid."""
-    _set_paused(run, True, rpc, keypair)
-
-
-def resume(run: RunArg, rpc: RpcOpt = None, keypair: KeypairOpt = None) -> None:
-    """Let a paused run go on."""
-    _set_paused(run, False, rpc, keypair)
-
-
-def _set_paused(name: str, paused: bool, rpc: list[str] | None, keypair: Path | None) -> None:
-    async def action(session: Session) -> str:
-        run = await accounts.resolve_run(session.rpc, name)
-        state = await manage.set_paused(session, run, paused)
-        return state.phase.label + (" (pauses at the end of the epoch)" if state.pause_requested else "")
-
-    output.data(with_session(rpc, keypair, action))
-
-
-def set_rates(
+def update_run(
     run: RunArg,
-    rate: Annotated[
-        str, typer.Argument(metavar="RATE", help="Tokens per round (points in a run without a pool).")
-    ],
+    config: ConfigArg,
+    run_id: RunIdOpt = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what differs; send nothing, pay nothing.")
+    ] = False,
+    json: JsonOpt = False,
     rpc: RpcOpt = None,
     keypair: KeypairOpt = None,
+    priority_fee: PriorityFeeOpt = "auto",
+    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
 ) -> None:
-    """Set what a round pays, from the next epoch on."""
+    """Bring a run to what a file says: rules, specification, texts, pay; only what differs is sent.
 
-    async def action(session: Session) -> str:
+    Rules ([config]) and specification ([model.LLM]) change only while the run is paused or finished.
+    Safe to repeat: an interrupted command goes on.
+    """
+    loaded = _load(config, run_id)
+
+    async def action(session: Session) -> Result:
         found = await accounts.resolve_run(session.rpc, run)
-        try:
-            decimals = (await pool_and_mint(session.rpc, found))[1].decimals
-        except NotFoundError:
-            decimals = 0
-        try:
-            units = parse_amount(rate, decimals)
-        except ValueError as exc:
-            raise PsycheError(f"RATE: {exc}", "", exit_codes.USAGE) from None
-        state = await manage.set_rate(session, found, units)
-        return f"{format_amount(state.next_round_rate, decimals)} per round from the next epoch"
+        plan = await update.update_run(session, found, loaded, dry_run=dry_run, report=output.note)
+        rows = [{"key": c.key, "found": c.found, "wanted": c.wanted} for c in plan.changes]
+        text = [f"{c.key}: {_short(c.found)} -> {_short(c.wanted)}" for c in plan.changes]
+        if not rows:
+            text = [f"run {found.run_id} is what {config} says"]
+        values = {"run": str(found.key), "changes": rows, "sent": bool(rows) and not dry_run}
+        note = ""
+        if dry_run and rows:
+            note = "dry run: nothing was sent" + (f"; {plan.needs_halt}" if plan.needs_halt else "")
+        return Result("\n".join(text), values, note)
 
-    output.data(with_session(rpc, keypair, action))
+    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
 
 
-def tick(run: RunArg, rpc: RpcOpt = None, keypair: KeypairOpt = None) -> None:
-    """Make the transitions that are due; anybody may."""
-
-    async def action(session: Session) -> str:
-        found = await accounts.resolve_run(session.rpc, run)
-        moved = await manage.tick(session, found)
-        state = await accounts.fetch_state(session.rpc, found)
-        return state.phase.label if moved else f"{state.phase.label} (nothing was due)"
-
-    output.data(with_session(rpc, keypair, action))
+def _short(value: Any) -> str:
+    """A value on one line: texts that are long are cut."""
+    text = "-" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def close_run(
     run: RunArg,
     recipient: Annotated[
         str | None,
-        typer.Option("--recipient", metavar="ADDRESS", help="Gets the rent back; else the wallet."),
+        typer.Option(
+            "--recipient", metavar="ADDRESS", help="Gets the rent of a run without a pool; else the wallet."
+        ),
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Close also where members can never be paid all that they earned.")
+    ] = False,
+    claims: Annotated[
+        bool, typer.Option("--claims/--no-claims", help="Pay members their open claims first.")
+    ] = True,
+    json: JsonOpt = False,
     rpc: RpcOpt = None,
     keypair: KeypairOpt = None,
+    priority_fee: PriorityFeeOpt = "auto",
+    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
 ) -> None:
-    """Close a paused or finished run; all rent comes back, and what the vault owes nobody."""
+    """Close a paused or finished run; all rent comes back, and tokens that the vault owes nobody.
+
+    Members are paid first. A pool that still owes somebody stays until that is claimed; run the command again then.
+    """
     to = None if recipient is None else address(recipient, "--recipient")
 
-    async def action(session: Session) -> str:
-        found = await accounts.resolve_run(session.rpc, run)
-        await manage.close_run(session, found, to or session.wallet)
-        return f"closed {found.key}"
+    def confirm_loss(unpaid: int, decimals: int) -> None:
+        owed = format_amount(unpaid, decimals)
+        confirm(f"Members are owed {owed} tokens and the vault is empty. End their claims?", yes)
 
-    output.data(with_session(rpc, keypair, action))
+    async def action(session: Session) -> Result:
+        done = await closing.close_run(
+            session,
+            run,
+            recipient=to,
+            pay_claims=claims,
+            report=output.note,
+            confirm_loss=confirm_loss,
+        )
+        text = f"closed {done.key}"
+        if done.unpaid:
+            owed = f"members are owed {format_amount(done.unpaid, done.decimals)} tokens"
+            text += f"; {owed}, which were never funded"
+            if not done.pool_closed:
+                text = f"closed {done.key}; its pool {done.pool} stays: {owed}"
+        values = {
+            "run": str(done.key),
+            "run_closed": done.run_closed,
+            "pool_closed": done.pool_closed,
+            "pool": None if done.pool is None else str(done.pool),
+            "unpaid": done.unpaid,
+            "decimals": done.decimals,
+        }
+        return Result(text, values)
+
+    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)

@@ -5,17 +5,22 @@ The one place that turns exceptions into words; a traceback is shown with ``--de
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import typer
 
 from psyche_chain.cli import exit_codes, output
 from psyche_chain.errors import PsycheError
 
-INTERRUPTED = 130
-
 KnownErrors = Mapping[type[Exception], int]
 """Errors of other packages whose text is a sentence for the user, with their exit status."""
+
+
+@cache
+def _command(app: typer.Typer) -> Callable[..., object]:
+    """The application, put together once for a process."""
+    return typer.main.get_command(app)
 
 
 def run_app(app: typer.Typer, argv: Sequence[str] | None = None, known: KnownErrors | None = None) -> int:
@@ -37,19 +42,21 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, known: KnownErr
     for noisy in ("httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        app(args=args, standalone_mode=True)
+        _command(app)(args=args, standalone_mode=True)
     except SystemExit as exc:
         return (
             exc.code if isinstance(exc.code, int) else exit_codes.OK if exc.code is None else exit_codes.ERROR
         )
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return exit_codes.INTERRUPTED
     except BrokenPipeError:
         return exit_codes.OK
     except BaseExceptionGroup as group:
         found = first_error(group)
         return (
-            INTERRUPTED if isinstance(found, KeyboardInterrupt) else _fail(found, group, debug, known or {})
+            exit_codes.INTERRUPTED
+            if isinstance(found, KeyboardInterrupt)
+            else _fail(found, group, debug, known or {})
         )
     except Exception as exc:  # the last line of defence: a bug is told in a sentence, too
         return _fail(exc, exc, debug, known or {})

@@ -58,7 +58,7 @@ class ChainPort:
         return [Member(m.slot, m.wallet, m.p2p_key, m.contact) for m in found]
 
     async def join(self, contact: str) -> int:
-        """Become a member; a full table is settled first where that frees a slot."""
+        """Become a member; while the table is full, departed members are settled, which frees their slots."""
         authorization = None
         if not self._run.open:
             found = await accounts.find_authorization(
@@ -82,16 +82,18 @@ class ChainPort:
         except Refused as error:
             if error.name != "TableFull":
                 raise
-            await self._settle_one()
-            return await self._send("join", instruction)
-
-    async def _settle_one(self) -> None:
-        """Free one slot of a departed member, if there is one."""
+            full = error
         state = await accounts.fetch_state(self._sender.rpc, self._run)
         for slot in state.members():
-            if slot.status is SlotStatus.DEPARTED:
-                await self._send("settle", ix.settle(run_state=self._run.run_state, wallet=slot.wallet))
-                return
+            if slot.status is not SlotStatus.DEPARTED:
+                continue
+            await self._send("settle", ix.settle(run_state=self._run.run_state, wallet=slot.wallet))
+            try:  # a round that is not closed may still need the slot
+                return await self._send("join", instruction)
+            except Refused as error:
+                if error.name != "TableFull":
+                    raise
+        raise full
 
     async def leave(self, slot: int) -> int:
         """Stop being a member."""

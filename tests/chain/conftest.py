@@ -18,7 +18,7 @@ from tests.chain.support import SOL, Cli, airdrop
 
 @pytest.fixture(scope="session")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with ChainProcess(tmp_path_factory.mktemp("chain"), slot_ms=100) as chain:
+    with ChainProcess(tmp_path_factory.mktemp("chain"), slot_ms=50) as chain:
         rpc = Rpc(chain.url)
         deploy_all(rpc, Keypair(), find_programs())
         rpc.close()
@@ -54,6 +54,13 @@ def wallet(make_wallet: Callable[..., Path]) -> Path:
 def unresolved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the hashes of data and weights out: these tests train nothing and need no torch."""
     monkeypatch.setattr(TrainSpec, "resolve", lambda self: self)
+
+
+@pytest.fixture(autouse=True)
+def quick_polls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shared chain makes ten slots a second: look for a confirmation as often."""
+    if "url" in request.fixturenames:
+        monkeypatch.setattr("psyche_chain.chain.sender.FIRST_POLL_S", 0.02)
 
 
 @pytest.fixture

@@ -60,11 +60,15 @@ def test_create_run_with_rewards_does_everything(cli: Cli, wallet: Path, config:
 
 
 def test_create_run_again_changes_nothing(cli: Cli, wallet: Path, config: Any) -> None:
-    first = cli.ok("create-run", config(), "--json", keypair=wallet)
-    nonce = json.loads(cli.ok("show", json.loads(first)["run"], "--json"))["nonce"]
-    assert cli.ok("create-run", config(), "--json", keypair=wallet) == first
+    first = json.loads(cli.ok("create-run", config(), "--json", keypair=wallet))
+    nonce = json.loads(cli.ok("show", first["run"], "--json"))["nonce"]
+    again = json.loads(cli.ok("create-run", config(), "--json", keypair=wallet))
+    assert {**again, "cost": first["cost"]} == first
+    assert again["cost"]["transactions"] == 0
     assert cli.err == ""
-    assert json.loads(cli.ok("show", json.loads(first)["run"], "--json"))["nonce"] == nonce
+    assert json.loads(cli.ok("show", first["run"], "--json"))["nonce"] == nonce
+    assert cli.ok("create-run", config(), keypair=wallet) == first["run"] + "\n"
+    assert cli.err == "nothing to do: no transaction was sent\n"
 
 
 @pytest.mark.parametrize("text", [SMOKE, NO_REWARDS], ids=["rewards", "plain"])

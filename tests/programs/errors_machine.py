@@ -89,6 +89,12 @@ def table_full(chain: Chain) -> None:
     run.join(run.member())
 
 
+def kept_for_full(chain: Chain) -> None:
+    run = stages.Run(chain, capacity=1)
+    run.start(init_min_clients=1)
+    run.join(run.member(tier=1))
+
+
 def zero_wallet(chain: Chain) -> None:
     run = stages.waiting(chain)
     run.join(run.member(), p2p_key=bytes(32))
@@ -290,6 +296,7 @@ TABLE: dict[str, Provocation] = {
     "NotActive": not_active,
     "AlreadyJoined": already_joined,
     "TableFull": table_full,
+    "KeptForFull": kept_for_full,
     "ZeroWallet": zero_wallet,
     "DuplicatePeer": duplicate_peer,
     "TierTooHigh": tier_too_high,

@@ -24,21 +24,20 @@ _MAX_SAMPLES = 720
 
 
 def _slot(node: Node, config: Config) -> int:
-    node.check_min_context(config)
     return node.view.finalized if config.finalized else node.view.slot
 
 
-@method
+@method(optional=1)
 def get_slot(node: Node, params: Params) -> Json:
-    return _slot(node, params.config(0))
+    return _slot(node, node.context_config(params, 0))
 
 
-@method
+@method(optional=1)
 def get_block_height(node: Node, params: Params) -> Json:
-    return _slot(node, params.config(0))
+    return _slot(node, node.context_config(params, 0))
 
 
-@method
+@method(required=1)
 def get_block_time(node: Node, params: Params) -> Json:
     slot = params.integer(0)
     found = block_time(node, slot)
@@ -47,27 +46,27 @@ def get_block_time(node: Node, params: Params) -> Json:
     return found
 
 
-@method
+@method()
 def get_first_available_block(node: Node, params: Params) -> Json:
     return node.history.oldest_slot()
 
 
-@method
+@method()
 def minimum_ledger_slot(node: Node, params: Params) -> Json:
     return node.history.oldest_slot()
 
 
-@method
+@method()
 def get_highest_snapshot_slot(node: Node, params: Params) -> Json:
     raise RpcError(-32008, "No snapshot")
 
 
-@method
+@method()
 def get_max_retransmit_slot(node: Node, params: Params) -> Json:
     return node.view.slot
 
 
-@method
+@method()
 def get_max_shred_insert_slot(node: Node, params: Params) -> Json:
     return node.view.slot
 
@@ -82,27 +81,30 @@ def _missing(node: Node, slot: int) -> RpcError:
     return RpcError(BLOCK_NOT_AVAILABLE, f"Block not available for slot {slot}")
 
 
-@method
+@method(required=1, optional=1)
 def get_block(node: Node, params: Params) -> Json:
     """A past slot's block: a block is complete, and has its hash, when the next slot begins."""
     slot = params.integer(0)
     config = string_config(params, 1)
-    row, following = node.history.slot(slot), node.history.slot(slot + 1)
-    if row is None or following is None:
-        raise _missing(node, slot)
     encoding = txencode.encoding_of(config)
     version = config.get("maxSupportedTransactionVersion", int, None)
     details = config.get("transactionDetails", str, "full")
     if details not in ("full", "accounts", "signatures", "none"):
-        raise invalid_params(
-            f"Invalid params: unknown variant `{details}`, expected full, accounts, signatures or none."
-        )
+        raise invalid_params(txencode.UNKNOWN_ENCODING)
+    config.need_confirmed()
+    row, following = node.history.slot(slot), node.history.slot(slot + 1)
+    if row is None or following is None:
+        raise _missing(node, slot)
     block = _header(slot, row, following)
-    if config.get("rewards", bool, True):
-        block["rewards"] = []
+    rewards: Json = [] if config.get("rewards", bool, True) else None
+    if rewards is not None:
+        block["rewards"] = rewards
     if details == "none":
         return block
-    included = node.history.block(slot, node.view.last_id)
+    included = [
+        (signature, tx, {**meta, "rewards": rewards})
+        for signature, tx, meta in node.history.block(slot, node.view.last_id)
+    ]
     if details == "signatures":
         block["signatures"] = [str(Signature.from_bytes(signature)) for signature, _, _ in included]
     elif details == "full":
@@ -131,39 +133,50 @@ def _accounts_only(raw: bytes, meta: dict[str, Json], version: int | None) -> di
         "signatures": [str(signature) for signature in tx.signatures],
         "accountKeys": txencode.account_keys(parse(tx), meta),
     }
-    kept = ("err", "status", "fee", "preBalances", "postBalances", "preTokenBalances", "postTokenBalances")
+    kept = (
+        "err",
+        "status",
+        "fee",
+        "preBalances",
+        "postBalances",
+        "preTokenBalances",
+        "postTokenBalances",
+        "rewards",
+    )
     encoded["meta"] = {name: meta[name] for name in kept}
     return encoded
 
 
 def _range(node: Node, first: int, last: int) -> Json:
+    last = min(last, node.view.slot - 1)
     if last - first > MAX_BLOCKS:
         raise invalid_params(f"Slot range too large; max {MAX_BLOCKS}")
-    return node.history.slots(first, min(last, node.view.slot - 1), MAX_BLOCKS)
+    return node.history.slots(first, last, MAX_BLOCKS) if first <= last else []
 
 
-@method
+@method(required=1, optional=2)
 def get_blocks(node: Node, params: Params) -> Json:
-    first = params.integer(0)
-    try:
-        last = params.integer(1, None)
-    except RpcError:
-        last = None
+    first, second = params.integer(0), 1
+    last = None
+    if not isinstance(params.peek(1), dict):
+        last, second = params.integer(1, None), 2
+    params.config(second).need_confirmed()
     return _range(node, first, node.view.slot - 1 if last is None else last)
 
 
-@method
+@method(required=2, optional=1)
 def get_blocks_with_limit(node: Node, params: Params) -> Json:
-    limit = params.integer(1)
+    limit = params.integer(1, kind="usize")
+    params.config(2).need_confirmed()
     if limit > MAX_BLOCKS:
         raise invalid_params(f"Limit too large; max {MAX_BLOCKS}")
     found: list[int] = _range(node, params.integer(0), params.integer(0) + limit - 1 if limit else -1)
     return found
 
 
-@method
+@method(optional=1)
 def get_epoch_info(node: Node, params: Params) -> Json:
-    slot = _slot(node, params.config(0))
+    slot = _slot(node, node.context_config(params, 0))
     return {
         "absoluteSlot": slot,
         "blockHeight": slot,
@@ -174,7 +187,7 @@ def get_epoch_info(node: Node, params: Params) -> Json:
     }
 
 
-@method
+@method()
 def get_epoch_schedule(node: Node, params: Params) -> Json:
     return {
         "firstNormalEpoch": 0,
@@ -185,9 +198,9 @@ def get_epoch_schedule(node: Node, params: Params) -> Json:
     }
 
 
-@method
+@method(optional=1)
 def get_recent_performance_samples(node: Node, params: Params) -> Json:
-    limit = params.integer(0, _MAX_SAMPLES)
+    limit = params.integer(0, _MAX_SAMPLES, kind="usize")
     if limit > _MAX_SAMPLES:
         raise invalid_params(f"Invalid limit; max {_MAX_SAMPLES}")
     samples: list[Json] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,12 +11,19 @@ from base58 import b58decode, b58encode
 
 from localnet.chain.errors import INVALID_REQUEST, RpcError, invalid_params
 from localnet.chain.records import AccountRecord, Json
-from localnet.chain.rpc.params import Config
+from localnet.chain.rpc.params import (
+    Config,
+    base58_error,
+    from_base64,
+    missing_field,
+    unknown_variant,
+    wrong_type,
+)
 from localnet.chain.rpc.parsed import parse_account
 from localnet.chain.txmeta import text
 from localnet.chain.view import View
 
-ENCODINGS = ("binary", "base58", "base64", "base64+zstd", "jsonParsed")
+ENCODINGS = ("binary", "base58", "base64", "jsonParsed", "base64+zstd")
 _MAX_BASE58_BYTES = 128
 _RENT_EPOCH = (1 << 64) - 1
 """What a rent-exempt account shows, and all accounts are."""
@@ -35,15 +42,11 @@ class Encoding:
     def from_config(cls, config: Config, default: str = "binary") -> Encoding:
         name = config.get("encoding", str, default)
         if name not in ENCODINGS:
-            known = ", ".join(f"`{encoding}`" for encoding in ENCODINGS)
-            raise invalid_params(f"Invalid params: unknown variant `{name}`, expected one of {known}.")
-        part = config.get("dataSlice", dict, None)
+            raise unknown_variant(name, *ENCODINGS)
+        part = config.get("dataSlice", dict, None, "struct UiDataSliceConfig")
         if part is None:
             return cls(name)
-        offset, length = part.get("offset"), part.get("length")
-        if not isinstance(offset, int) or not isinstance(length, int) or offset < 0 or length < 0:
-            raise invalid_params("Invalid params: dataSlice takes `offset` and `length`, both usize.")
-        return cls(name, offset, length)
+        return cls(name, usize(part, "offset"), usize(part, "length"))
 
     def cut(self, data: bytes) -> bytes:
         return data if self.length is None else data[self.offset : self.offset + self.length]
@@ -93,8 +96,23 @@ def zstd_frame(data: bytes) -> bytes:
     return bytes(out)
 
 
+def usize(values: dict[str, Json], name: str) -> int:
+    """A field that must be there and be a whole number of 0 or more."""
+    if name not in values:
+        raise missing_field(name)
+    value = values[name]
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise wrong_type(value, "usize")
+    if not 0 <= value < 1 << 64:
+        raise invalid_params(f"Invalid params: invalid value: integer `{value}`, expected usize.")
+    return value
+
+
 Filter = Callable[[bytes], bool]
-_MAX_FILTERS = 4
+MAX_FILTERS = 4
+_FILTERS = ("dataSize", "memcmp", "tokenAccountState")
+_MAX_TEXT = (175, 172)
+"""Characters in which 128 bytes fit in base58, and in base64."""
 
 
 def filters(values: list[Json]) -> list[Filter]:
@@ -103,38 +121,60 @@ def filters(values: list[Json]) -> list[Filter]:
     Raises:
         RpcError: too many, or one that Solana would refuse.
     """
-    if len(values) > _MAX_FILTERS:
-        raise invalid_params(f"Too many filters provided; max {_MAX_FILTERS}")
+    if len(values) > MAX_FILTERS:
+        raise invalid_params(f"Too many filters provided; max {MAX_FILTERS}")
     return [_filter(value) for value in values]
 
 
 def _filter(value: Json) -> Filter:
     if value == "tokenAccountState":
         return lambda data: len(data) >= 165 and data[108] != 0
-    if isinstance(value, dict) and isinstance(value.get("dataSize"), int):
-        size = value["dataSize"]
+    if isinstance(value, str):
+        raise unknown_variant(value, *_FILTERS)
+    if not isinstance(value, dict):
+        raise wrong_type(value, "string or map")
+    if len(value) != 1:
+        raise invalid_params("Invalid params: invalid value: map, expected map with a single key.")
+    (kind,) = value
+    if kind == "dataSize":
+        size = usize(value, kind)
         return lambda data: len(data) == size
-    if isinstance(value, dict) and isinstance(value.get("memcmp"), dict):
-        return _memcmp(value["memcmp"])
-    raise invalid_params("Invalid params: a filter is `memcmp`, `dataSize` or `tokenAccountState`.")
+    if kind != "memcmp":
+        raise unknown_variant(kind, *_FILTERS)
+    if not isinstance(value[kind], dict):
+        raise wrong_type(value[kind], "struct Memcmp")
+    return _memcmp(value[kind])
 
 
 def _memcmp(value: dict[str, Json]) -> Filter:
-    offset, given = value.get("offset", 0), value.get("bytes")
-    if not isinstance(offset, int) or isinstance(offset, bool) or offset < 0:
-        raise invalid_params("Invalid params: memcmp takes an `offset` of 0 or more.")
-    encoding = value.get("encoding") or "base58"
-    try:
-        if isinstance(given, list):
-            wanted = bytes(given)
-        elif isinstance(given, str) and encoding in ("base58", "binary") and len(given) <= 175:
-            wanted = b58decode(given)
-        elif isinstance(given, str) and encoding == "base64" and len(given) <= 172:
-            wanted = b64decode(given, validate=True)
-        else:
-            raise ValueError
-    except (ValueError, TypeError):
-        raise invalid_params("Invalid param: Data too large or not in its encoding") from None
+    offset = usize(value, "offset")
+    if "bytes" not in value:
+        raise missing_field("bytes")
+    wanted = _memcmp_bytes(value["bytes"], value.get("encoding") or "base58")
     if len(wanted) > _MAX_BASE58_BYTES:
-        raise invalid_params("Invalid param: Data too large")
+        raise invalid_params("Invalid param: DataTooLarge")
     return lambda data: data[offset : offset + len(wanted)] == wanted
+
+
+def _memcmp_bytes(given: Json, encoding: Json) -> bytes:
+    """The bytes to compare with; lists of numbers need no encoding."""
+    if encoding not in ("base58", "binary", "base64", "bytes"):
+        raise unknown_variant(str(encoding), "base58", "base64", "bytes")
+    if isinstance(given, list):
+        try:
+            return bytes(given)
+        except (ValueError, TypeError):
+            raise wrong_type(given, "a list of bytes") from None
+    if not isinstance(given, str):
+        raise wrong_type(given, "a string")
+    if len(given) > _MAX_TEXT[encoding == "base64"]:
+        raise invalid_params("Invalid param: DataTooLarge")
+    if encoding == "base64":
+        try:
+            return from_base64(given)
+        except ValueError as exc:
+            raise invalid_params(f"Invalid param: Base64DecodeError({exc})") from None
+    try:
+        return b58decode(given)
+    except ValueError:
+        raise invalid_params(f"Invalid param: Base58DecodeError({base58_error(given)})") from None

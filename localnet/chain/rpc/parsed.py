@@ -14,6 +14,7 @@ from localnet.chain.ids import (
     TOKEN_PROGRAMS,
 )
 from localnet.chain.records import AccountRecord, Json
+from localnet.chain.rpc.parsed_extensions import extensions
 from localnet.chain.rpc.parsed_sysvars import parse_sysvar
 from localnet.chain.txmeta import is_mint, is_token_account, text, ui_amount
 from localnet.chain.view import View
@@ -26,7 +27,7 @@ def parse_account(view: View, address: bytes, record: AccountRecord) -> dict[str
     """An account's content as fields, or None where its form is not known (it is then shown in base64)."""
     try:
         found = _parse(view, address, record)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, UnicodeDecodeError):
         return None
     if found is None:
         return None
@@ -63,16 +64,14 @@ def _token(view: View, record: AccountRecord) -> Json:
         return {"type": "account", "info": token_account(view, record)}
     if is_mint(record):
         (supply,) = struct.unpack_from("<Q", data, 36)
-        return {
-            "type": "mint",
-            "info": {
-                "mintAuthority": _option(data, 0),
-                "supply": str(supply),
-                "decimals": data[44],
-                "isInitialized": bool(data[45]),
-                "freezeAuthority": _option(data, 46),
-            },
+        mint: dict[str, Json] = {
+            "mintAuthority": _option(data, 0),
+            "supply": str(supply),
+            "decimals": data[44],
+            "isInitialized": bool(data[45]),
+            "freezeAuthority": _option(data, 46),
         }
+        return {"type": "mint", "info": _extended(mint, data)}
     if len(data) == 355:
         return {
             "type": "multisig",
@@ -107,7 +106,12 @@ def token_account(view: View, record: AccountRecord) -> dict[str, Json]:
         info["rentExemptReserve"] = ui_amount(reserve, decimals)
     if data[129]:
         info["closeAuthority"] = _option(data, 129)
-    return info
+    return _extended(info, data)
+
+
+def _extended(info: dict[str, Json], data: bytes) -> dict[str, Json]:
+    found = extensions(data)
+    return {**info, "extensions": found} if found else info
 
 
 def _program(data: bytes) -> Json:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 
 from localnet.chain.ids import (
     CLOCK,
+    EPOCH_REWARDS,
     EPOCH_SCHEDULE,
     LAST_RESTART_SLOT,
     RECENT_BLOCKHASHES,
     RENT,
     SLOT_HASHES,
+    SLOT_HISTORY,
     STAKE_HISTORY,
 )
 from localnet.chain.records import Json
@@ -88,12 +90,36 @@ def _last_restart_slot(data: bytes) -> Json:
     return {"lastRestartSlot": struct.unpack_from("<Q", data)[0]}
 
 
+def _epoch_rewards(data: bytes) -> Json:
+    start, partitions, parent, low, high, total, distributed, active = struct.unpack_from("<QQ32sQQQQ?", data)
+    return {
+        "distributionStartingBlockHeight": start,
+        "numPartitions": partitions,
+        "parentBlockhash": text(parent),
+        "totalPoints": str(low | high << 64),
+        "totalRewards": str(total),
+        "distributedRewards": str(distributed),
+        "active": active,
+    }
+
+
+def _slot_history(data: bytes) -> Json:
+    """A bit for each of the last million slots, as one text: large, as a validator's is."""
+    (blocks,) = struct.unpack_from("<Q", data, 1)
+    bits = data[9 : 9 + 8 * blocks]
+    (following,) = struct.unpack_from("<Q", data, 17 + 8 * blocks)
+    return {"nextSlot": following, "bits": "".join(_BITS[byte] for byte in bits)}
+
+
+_BITS = [f"{byte:08b}"[::-1] for byte in range(256)]
 _FORMS: dict[bytes, tuple[str, Callable[[bytes], Json]]] = {
     CLOCK: ("clock", _clock),
+    EPOCH_REWARDS: ("epochRewards", _epoch_rewards),
     EPOCH_SCHEDULE: ("epochSchedule", _epoch_schedule),
     LAST_RESTART_SLOT: ("lastRestartSlot", _last_restart_slot),
     RECENT_BLOCKHASHES: ("recentBlockhashes", _recent_blockhashes),
     RENT: ("rent", _rent),
     SLOT_HASHES: ("slotHashes", _slot_hashes),
+    SLOT_HISTORY: ("slotHistory", _slot_history),
     STAKE_HISTORY: ("stakeHistory", _stake_history),
 }

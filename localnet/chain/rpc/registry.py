@@ -41,13 +41,35 @@ class Node:
                 MIN_CONTEXT_SLOT, "Minimum context slot has not been reached", {"contextSlot": self.view.slot}
             )
 
+    def context_config(self, params: Params, index: int, struct: str = "RpcContextConfig") -> Config:
+        """An optional configuration whose `minContextSlot` is heeded."""
+        config = params.config(index, struct)
+        self.check_min_context(config)
+        return config
 
-Method = Callable[[Node, Params], Json | Awaitable[Json]]
+
+Function = Callable[[Node, Params], Json | Awaitable[Json]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How a method is called: its function, and how many parameters it must and may have."""
+
+    function: Function
+    required: int
+    optional: int
+
+
 METHODS: dict[str, Method] = {}
 
 
-def method(function: Method) -> Method:
+def method(required: int = 0, optional: int = 0) -> Callable[[Function], Function]:
     """Serve a function under its name in camel case: `get_slot` as getSlot."""
-    head, *tail = function.__name__.split("_")
-    METHODS[head + "".join(part.capitalize() for part in tail)] = function
-    return function
+
+    def add(function: Function) -> Function:
+        head, *tail = function.__name__.split("_")
+        name = head + "".join(part.capitalize() for part in tail)
+        METHODS[name] = Method(function, required, optional)
+        return function
+
+    return add

@@ -8,7 +8,7 @@ from localnet.chain.errors import invalid_params
 from localnet.chain.ids import TOKEN_PROGRAMS
 from localnet.chain.records import AccountRecord, Json
 from localnet.chain.rpc import encode
-from localnet.chain.rpc.params import Params, address
+from localnet.chain.rpc.params import Config, Params, address, unknown_variant, wrong_type
 from localnet.chain.rpc.registry import Node, method
 from localnet.chain.txmeta import is_mint, is_token_account, text, ui_amount
 from localnet.chain.view import View
@@ -16,16 +16,17 @@ from localnet.chain.view import View
 _LARGEST = 20
 
 
-def _mint(view: View, key: bytes) -> AccountRecord:
+def _mint(view: View, key: bytes, what: str = "mint", unpacked: str = "Token mint") -> AccountRecord:
+    """A mint's account; `what` and `unpacked` are what the methods call it where it is missing or none."""
     record = view.get(key)
     if not record.lamports:
-        raise invalid_params("Invalid param: could not find account")
+        raise invalid_params(f"Invalid param: could not find {what}")
     if not is_mint(record):
-        raise invalid_params("Invalid param: not a Token mint")
+        raise invalid_params(f"Invalid param: {unpacked} could not be unpacked")
     return record
 
 
-@method
+@method(required=1, optional=1)
 def get_token_account_balance(node: Node, params: Params) -> Json:
     record = node.view.get(params.address(0))
     if not record.lamports:
@@ -36,14 +37,18 @@ def get_token_account_balance(node: Node, params: Params) -> Json:
     return node.with_context(ui_amount(_amount(record), mint.data[44]))
 
 
-@method
+@method(required=1, optional=1)
 def get_token_supply(node: Node, params: Params) -> Json:
-    mint = _mint(node.view, params.address(0))
+    key = params.address(0)
+    record = node.view.get(key)
+    if record.lamports and record.owner not in TOKEN_PROGRAMS:
+        raise invalid_params("Invalid param: not a Token mint")
+    mint = _mint(node.view, key, "account", "mint")
     (supply,) = struct.unpack_from("<Q", mint.data, 36)
     return node.with_context(ui_amount(supply, mint.data[44]))
 
 
-@method
+@method(required=1, optional=1)
 def get_token_largest_accounts(node: Node, params: Params) -> Json:
     key = params.address(0)
     mint = _mint(node.view, key)
@@ -58,12 +63,12 @@ def get_token_largest_accounts(node: Node, params: Params) -> Json:
     )
 
 
-@method
+@method(required=2, optional=1)
 def get_token_accounts_by_owner(node: Node, params: Params) -> Json:
     return _by(node, params, lambda record: record.data[32:64])
 
 
-@method
+@method(required=2, optional=1)
 def get_token_accounts_by_delegate(node: Node, params: Params) -> Json:
     return _by(node, params, lambda record: record.data[76:108] if record.data[72] else b"")
 
@@ -86,10 +91,14 @@ def _by(node: Node, params: Params, holder: object) -> Json:
     """Token accounts whose holder is the first parameter, of one mint or of one program."""
     assert callable(holder)
     wanted = params.address(0)
-    config = params.config(2)
-    node.check_min_context(config)
+    given = params.peek(1)
+    if not isinstance(given, dict):
+        raise wrong_type(given, "RpcTokenAccountsFilter")
+    if len(given) != 1:
+        raise invalid_params("Invalid params: invalid value: map, expected map with a single key.")
+    config = node.context_config(params, 2, "RpcAccountInfoConfig")
     encoding = encode.Encoding.from_config(config)
-    which = params.config(1)
+    which = Config(given)
     mint: bytes | None = None
     if "mint" in which:
         mint = address(which.get("mint", str, ""))
@@ -100,7 +109,7 @@ def _by(node: Node, params: Params, holder: object) -> Json:
             raise invalid_params("Invalid param: unrecognized Token program id")
         programs = {program}
     else:
-        raise invalid_params("Invalid params: expected `mint` or `programId`.")
+        raise unknown_variant(next(iter(given)), "mint", "programId")
     found = [
         {"pubkey": text(key), "account": encode.account(node.view, key, record, encoding)}
         for key, record in _token_accounts(node.view, programs)

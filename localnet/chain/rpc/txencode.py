@@ -9,18 +9,28 @@ from base58 import b58decode, b58encode
 from solders.transaction import VersionedTransaction
 
 from localnet.chain.errors import UNSUPPORTED_VERSION, RpcError, invalid_params
-from localnet.chain.ids import ASSOCIATED_TOKEN, MEMO, MEMO_V1, SYSTEM, TOKEN, TOKEN_2022
+from localnet.chain.ids import (
+    ADDRESS_LOOKUP_TABLE,
+    ASSOCIATED_TOKEN,
+    MEMO,
+    MEMO_V1,
+    SYSTEM,
+    TOKEN,
+    TOKEN_2022,
+)
 from localnet.chain.message import Parsed, parse
 from localnet.chain.records import Json
 from localnet.chain.rpc.params import Config
 from localnet.chain.rpc.parsed_instructions import parse_instruction
 from localnet.chain.txmeta import text
 
+UNKNOWN_ENCODING = "Invalid params: data did not match any variant of untagged enum RpcEncodingConfigWrapper."
 ENCODINGS = ("json", "jsonParsed", "base64", "base58", "binary")
 _NAMES = {
     SYSTEM: "system",
     TOKEN: "spl-token",
     TOKEN_2022: "spl-token",
+    ADDRESS_LOOKUP_TABLE: "address-lookup-table",
     ASSOCIATED_TOKEN: "spl-associated-token-account",
     MEMO: "spl-memo",
     MEMO_V1: "spl-memo",
@@ -31,8 +41,7 @@ def encoding_of(config: Config, default: str = "json") -> str:
     """The transaction encoding asked for."""
     name: str = config.get("encoding", str, default)
     if name not in ENCODINGS:
-        known = ", ".join(f"`{encoding}`" for encoding in ENCODINGS)
-        raise invalid_params(f"Invalid params: unknown variant `{name}`, expected one of {known}.")
+        raise invalid_params(UNKNOWN_ENCODING)
     return name
 
 
@@ -145,6 +154,8 @@ def _parsed_message(message: Parsed, meta: dict[str, Json]) -> dict[str, Json]:
 
 def _parsed_meta(meta: dict[str, Json], message: Parsed) -> dict[str, Json]:
     names = [str(key["pubkey"]) for key in account_keys(message, meta)]
+    if meta["innerInstructions"] is None:
+        return {name: value for name, value in meta.items() if name != "loadedAddresses"}
     groups = [
         {
             "index": group["index"],

@@ -59,7 +59,7 @@ fn document() -> String {
         Slot {
             wallet: [u8; 32], hot_key: [u8; 32], p2p_key: [u8; 32], earned: u64, last_epoch: u32,
             weight: u16, next_weight: u16, missed: u16, missed_warmups: u16, status: u8, flags: u8,
-            tier: u8, next_tier: u8, _pad: [u8; 8],
+            tier: u8, next_tier: u8,
         }
         Header {
             version: u64, nonce: u64, run: [u8; 32], spec_hash: [u8; 32], history: [u8; 32],

@@ -44,4 +44,8 @@ pub enum TreasurerError {
     RunNotSettled,
     #[msg("The run state cannot be read: use the treasurer and coordinator that belong together")]
     RunStateUnreadable,
+    #[msg("The pool may still pay: claim from it, and close the claim once the pool is closed")]
+    PoolLives,
+    #[msg("This is not the wallet's claim on this pool: pass the address derived from pool and wallet")]
+    WrongClaim,
 }

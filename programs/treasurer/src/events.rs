@@ -27,6 +27,13 @@ pub struct Claimed {
     pub still_owed: u64,
 }
 
+/// A claim's rent went back to its wallet.
+#[event]
+pub struct ClaimClosed {
+    pub pool: Pubkey,
+    pub wallet: Pubkey,
+}
+
 /// The authority took out what no member is owed; `still_owed` stays for the members.
 #[event]
 pub struct Withdrawn {

@@ -49,6 +49,11 @@ pub mod treasurer {
         instructions::claim::handler(ctx)
     }
 
+    /// Returns the rent of a claim to its wallet, once the pool is closed.
+    pub fn close_claim(ctx: Context<CloseClaim>) -> Result<()> {
+        instructions::close_claim::handler(ctx)
+    }
+
     /// Closes the run, withdraws what no member is owed, and closes the pool once nobody can be paid any more.
     pub fn close_pool(ctx: Context<ClosePool>) -> Result<()> {
         instructions::close_pool::handler(ctx)

@@ -193,7 +193,7 @@ def test_minimum_context_slot_of_the_future_is_refused(chain: ChainProcess) -> N
         (["short"], "Invalid param: WrongSize"),
         (["0OIl" * 10], "Invalid param: Invalid"),
         ([], "`params` should have at least 1 argument(s)"),
-        ([7], "Invalid params: invalid type: integer, expected a string."),
+        ([7], "Invalid params: invalid type: integer `7`, expected a string."),
     ],
 )
 def test_bad_address_is_invalid_params(chain: ChainProcess, params: list[object], message: str) -> None:

@@ -140,8 +140,14 @@ def test_durable_nonce_outlives_its_blockhash_and_is_used_up_by_a_failure(chain:
     assert chain.lamports(target) == SOL
 
 
-def test_program_that_does_not_exist_is_not_charged(chain: Chain) -> None:
+def test_program_that_does_not_exist_costs_the_fee_as_on_a_validator(chain: Chain) -> None:
     call = Instruction(Keypair().pubkey(), b"", [AccountMeta(chain.payer.pubkey(), True, True)])
-    result = chain.send(signed([call], chain.blockhash, chain.payer))
-    assert isinstance(result, Rejected)
+    tx = signed([call], chain.blockhash, chain.payer)
+    rejected = chain.bank.submit(tx, bytes(tx), preflight=True).result(30)
+    assert isinstance(rejected, Rejected)
+    assert rejected.err == "ProgramAccountNotFound"
     assert chain.lamports(chain.payer.pubkey()) == 10 * SOL
+    result = chain.send(tx)
+    assert isinstance(result, Executed)
+    assert result.err == "ProgramAccountNotFound"
+    assert chain.lamports(chain.payer.pubkey()) == 10 * SOL - 5000

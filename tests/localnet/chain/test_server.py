@@ -30,10 +30,9 @@ def post(chain: ChainProcess, body: bytes) -> httpx.Response:
     [
         (b"", -32700),
         (b"{", -32700),
-        (b"\xff\xfe", -32700),
         (b"[" * 100_000, -32700),
-        (b"7", -32600),
-        (b"[]", -32600),
+        (b"7", -32700),
+        (b"[7]", -32700),
         (b'{"jsonrpc":"1.0","id":1,"method":"getSlot"}', -32600),
         (b'{"jsonrpc":"2.0","id":1,"method":"getEverything"}', -32601),
         (b'{"jsonrpc":"2.0","id":1,"method":"getSlot","params":{"a":1}}', -32602),
@@ -66,7 +65,9 @@ def test_oversized_body_is_refused(chain: ChainProcess) -> None:
             yield b" " * 65536
 
     try:
-        status = httpx.post(chain.url, content=chunks(), timeout=30).status_code
+        status = httpx.post(
+            chain.url, content=chunks(), headers={"content-type": "application/json"}, timeout=30
+        ).status_code
     except httpx.TransportError:
         status = 413  # closed while the rest was still being sent
     assert status == 413
@@ -148,10 +149,14 @@ def test_subscriptions_tell_of_a_transfer_also_after_the_fact(chain: ChainProces
 
 async def _slots(chain: ChainProcess) -> None:
     async with raw_connect(chain.ws_url) as socket:
-        for bad, code in (("{", -32700), ("[1]", None), ('{"id":1,"method":"blockSubscribe"}', -32601)):
+        for bad, code in (
+            ("{", -32700),
+            ("[1]", -32700),
+            ('{"jsonrpc":"2.0","id":1,"method":"blockSubscribe"}', -32601),
+        ):
             await socket.send(bad)
             answer = json.loads(await socket.recv())
-            assert code is None or answer["error"]["code"] == code
+            assert answer["error"]["code"] == code
         await socket.send('{"jsonrpc":"2.0","method":"ping"}')  # a notification: no answer
         await socket.send('{"jsonrpc":"2.0","id":1,"method":"slotSubscribe"}')
         number = json.loads(await socket.recv())["result"]
@@ -161,7 +166,9 @@ async def _slots(chain: ChainProcess) -> None:
             assert notice["params"]["subscription"] == number
             seen.append(notice["params"]["result"]["slot"])
         assert seen == list(range(seen[0], seen[0] + 4))
-        await socket.send(json.dumps({"id": 2, "method": "slotUnsubscribe", "params": [number + 1]}))
+        await socket.send(
+            json.dumps({"jsonrpc": "2.0", "id": 2, "method": "slotUnsubscribe", "params": [number + 1]})
+        )
         while "error" not in (answer := json.loads(await socket.recv())):
             assert "method" in answer
         assert answer["error"]["code"] == -32602
@@ -192,7 +199,9 @@ async def _slot_updates(chain: ChainProcess, client: Client) -> None:
         slots = [update["slot"] for update in seen["createdBank"]]
         assert slots == list(range(slots[0], slots[0] + len(slots)))
         assert seen["createdBank"][0]["parent"] == slots[0] - 1
-        await socket.send(json.dumps({"id": 2, "method": "slotsUpdatesUnsubscribe", "params": [number]}))
+        await socket.send(
+            json.dumps({"jsonrpc": "2.0", "id": 2, "method": "slotsUpdatesUnsubscribe", "params": [number]})
+        )
         while "result" not in (answer := json.loads(await socket.recv())):
             assert answer["method"] == "slotsUpdatesNotification"
         assert answer["result"] is True

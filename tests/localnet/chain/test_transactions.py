@@ -142,7 +142,11 @@ def test_wrong_signature_is_refused(chain: ChainProcess, client: Client, payer: 
     good = signed([pay(payer, Keypair().pubkey(), SOL)], newest_blockhash(client), payer)
     bad = VersionedTransaction.populate(good.message, [Keypair().sign_message(b"something else")])
     answer = raw_call(chain, "sendTransaction", b64encode(bytes(bad)).decode(), {"encoding": "base64"})
-    assert answer["error"]["code"] == -32003
+    assert answer["error"]["code"] == -32002
+    assert answer["error"]["data"]["err"] == "SignatureFailure"
+    dropped = client.send_transaction(bad, TxOpts(skip_preflight=True)).value  # as a validator does
+    assert client.get_signature_statuses([dropped]).value == [None]
+    assert client.get_balance(payer.pubkey()).value == 10 * SOL
     assert client.send_transaction(good).value
 
 

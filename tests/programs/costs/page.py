@@ -134,9 +134,9 @@ Rent: {rent["Membership"]} SOL for the membership, which comes back with `close_
 
 Fees: one signature ({SIGNATURE_LAMPORTS:,} lamports) for each commit, and for each attestation of a round that the
 member was drawn for, at most {WITNESSES} witnesses a round. A round takes {ROUND_S // 60} minutes here. Once an epoch
-there are `ready` and `attest_checkpoint`, too. A priority fee is paid for the units that a transaction asks for, {TICKING_UNITS:,} with every
-duty; {PRIORITY_MICRO_LAMPORTS:,} micro-lamports a unit are assumed below. The client offers what others
-recently paid, at most {SendPolicy().max_fee_micro_lamports:,}.
+there are `ready` and `attest_checkpoint`, too. A priority fee is paid for the units that a transaction asks for,
+{TICKING_UNITS:,} with every duty; {PRIORITY_MICRO_LAMPORTS:,} micro-lamports a unit are
+assumed below. The client offers what others recently paid, at most {SendPolicy().max_fee_micro_lamports:,}.
 
 {_rows(head, rows)}"""
 

@@ -65,6 +65,7 @@ macro_rules! for_each_machine_error {
             BadMaxMissed => "max_missed must be at least 1",
             BadMaxFailedWarmups => "max_failed_warmups must be at least 1",
             BadMaxTier => "max_tier must be 0, 1 or 2",
+            KeptForFull => "The last free slots are kept for members of tier 0, without whom no epoch starts: join with tier 0, or when one has joined",
         }
     };
 }

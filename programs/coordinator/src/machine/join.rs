@@ -67,10 +67,11 @@ pub(super) fn is_eligible(slot: &Slot, max_tier: u8) -> bool {
 ///
 /// Who comes back into an epoch that it belongs to, with the same tier and weight and without having
 /// missed too much, is active at once and says `ready` when it is; everyone else waits for the next epoch.
+/// The last slots are kept for the members of tier 0 that an epoch needs.
 ///
 /// # Errors
 /// `NotConfigured`, `RunFinished`, `ZeroWallet`, `ZeroWeight`, `TierTooHigh`, `AlreadyJoined`,
-/// `DuplicatePeer`, `TableFull`.
+/// `DuplicatePeer`, `TableFull`, `KeptForFull`.
 pub fn join(
     s: &mut State,
     env: &Env,
@@ -92,6 +93,7 @@ pub fn join(
     let mut own = None;
     let mut free = None;
     let mut others = Crowd::default();
+    let mut taken = 1u16; // by this member, then by all who are present
     for (index, slot) in s.slots.iter().enumerate() {
         if slot.is_free() {
             free = free.or(Some(index));
@@ -102,8 +104,13 @@ pub fn join(
             let same = same_key(&slot.p2p_key, &request.p2p_key);
             ensure(!same, MachineError::DuplicatePeer)?;
             others.count(slot, s.header.config.max_tier);
+            taken = taken.wrapping_add(u16::from(slot.is_present()));
         }
     }
+    // departed members can be settled, so their slots are room
+    let kept = s.header.config.min_full_members.saturating_sub(others.full);
+    let room = s.header.capacity.saturating_sub(taken);
+    ensure(request.tier == 0 || room >= kept, MachineError::KeptForFull)?;
     let index = own
         .or(free)
         .or_else(|| reclaimable(s))

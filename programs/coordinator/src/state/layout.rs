@@ -182,7 +182,6 @@ pub struct Slot {
     pub flags: u8,
     pub tier: u8,
     pub next_tier: u8,
-    pub _pad: [u8; 8],
 }
 
 /// Everything of a run that does not grow with its capacity.

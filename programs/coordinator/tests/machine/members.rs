@@ -52,8 +52,8 @@ fn a_departed_member_without_pay_makes_room() {
     world.leave(0).unwrap();
     assert_eq!(world.leave(0), Err(MachineError::NotPresent));
     assert_eq!(world.slot(0).status, slot_status::DEPARTED);
-    assert_eq!(world.join(2, 1), Ok(0));
-    assert_eq!((world.slot(0).wallet, world.slot(0).tier), (wallet(2), 1));
+    assert_eq!(world.join(2, 0), Ok(0));
+    assert_eq!(world.slot(0).wallet, wallet(2));
 }
 
 #[test]
@@ -249,17 +249,55 @@ fn a_full_table_of_departed_members_never_blocks_for_long() {
     assert_eq!(world.slot(1).status, slot_status::WAITING);
 }
 
-/// A table full of members of which none can start an epoch waits for the authority: it revokes.
+/// Laptops that come first leave room for the full members without whom nothing starts.
+#[test]
+fn the_last_slots_are_kept_for_full_members() {
+    let mut world = World::new(
+        4,
+        Config {
+            init_min_clients: 2,
+            min_full_members: 2,
+            ..config()
+        },
+    );
+    assert_eq!(world.join(1, 1), Ok(0));
+    assert_eq!(world.join(2, 1), Ok(1));
+    assert_eq!(world.join(3, 1), Err(MachineError::KeptForFull));
+    assert_eq!(world.join(4, 0), Ok(2));
+    assert_eq!(world.join(3, 1), Err(MachineError::KeptForFull)); // one more is needed
+    assert_eq!(world.join(5, 0), Ok(3));
+    world.start_epoch();
+    // the slots of full members that left are theirs, or another full member's
+    world.leave(2).unwrap();
+    assert_eq!(world.join(3, 1), Err(MachineError::KeptForFull));
+    world.leave(0).unwrap();
+    assert_eq!(world.join(1, 1), Ok(0)); // who returns takes up no more than before
+}
+
+/// Rules that change may leave a table of which nobody can start an epoch: the authority revokes.
 #[test]
 fn evicting_opens_a_table_that_cannot_start() {
     let mut world = World::new(2, config());
     world.join(1, 1).unwrap();
-    world.join(2, 1).unwrap();
+    world.join(2, 0).unwrap();
+    world.leave(1).unwrap();
+    world.settle(1, 2).unwrap();
+    assert_eq!(world.join(3, 1), Err(MachineError::KeptForFull));
+    world.join(2, 0).unwrap();
+    world.set_paused(true).unwrap();
+    world
+        .configure(&Config {
+            min_full_members: 2,
+            init_min_clients: 2,
+            ..config()
+        })
+        .unwrap();
+    world.set_paused(false).unwrap();
     world.now += 1000;
     assert_eq!(world.tick(), 0);
     assert_eq!(world.join(3, 0), Err(MachineError::TableFull));
-    world.evict(1, 2).unwrap();
-    assert_eq!(world.join(3, 0), Ok(1));
+    world.evict(0, 1).unwrap();
+    assert_eq!(world.join(3, 0), Ok(0));
     world.start_epoch();
 }
 

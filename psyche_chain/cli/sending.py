@@ -1,0 +1,91 @@
+"""How commands that send transactions run: checked programs, a result as text or JSON, and what it cost."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from psyche_chain.admin.cluster import on_our_programs
+from psyche_chain.admin.costs import Cost, measure
+from psyche_chain.admin.session import Session, open_session
+from psyche_chain.cli import exit_codes, output
+from psyche_chain.cli.options import endpoints, fee_policy, wallet
+from psyche_chain.errors import PsycheError
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command did."""
+
+    text: str
+    """For people; goes to stdout."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """For `--json`; `cost` is added."""
+    if_nothing: str = ""
+    """What to tell where nothing was sent, instead of "nothing to do"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """The options that all sending commands share."""
+
+    rpc: list[str] | None
+    keypair: Path | None
+    priority_fee: str
+    max_fee: int
+    json: bool
+
+    def run(self, action: Callable[[Session], Awaitable[Result]]) -> None:
+        """Run `action` and print its result, then what it cost.
+
+        Where `action` fails after it has sent something, the cost so far is told before the error.
+        """
+        policy = fee_policy(self.priority_fee, self.max_fee)
+        urls, signer = endpoints(self.rpc), wallet(self.keypair)
+
+        async def run() -> tuple[Result, Cost]:
+            async with open_session(urls, signer, policy) as session:
+                try:
+                    async with on_our_programs(session.rpc):
+                        result = await action(session)
+                except PsycheError:
+                    if session.sender.landed:
+                        _tell(await measure(session.rpc, session.sender.landed))
+                    raise
+                return result, await measure(session.rpc, session.sender.landed)
+
+        result, cost = trio.run(run)
+        if self.json:
+            output.data_json({**result.values, "cost": cost.as_dict()})
+            return
+        if result.text:
+            output.data(result.text)
+        if cost.signatures:
+            _tell(cost)
+        else:
+            output.note(result.if_nothing or "nothing to do: no transaction was sent")
+
+
+def _tell(cost: Cost) -> None:
+    for line in cost.lines():
+        output.note(line)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something that cannot be taken back.
+
+    Raises:
+        PsycheError: the answer is no, or there is nobody to ask.
+    """
+    if yes:
+        return
+    if not output.asks():
+        raise PsycheError(
+            f"{question} This needs a confirmation, and there is no terminal to ask on",
+            "add --yes to confirm",
+            exit_codes.USAGE,
+        )
+    if not output.ask(question):
+        raise PsycheError("not confirmed; nothing was sent", "", exit_codes.ERROR)

@@ -1,0 +1,141 @@
+"""Each exit status is reached by a real command line."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from solders.keypair import Keypair
+
+from psyche_chain.cli import exit_codes
+from tests.chain.money import address
+from tests.chain.support import Cli
+
+ROOT = Path(__file__).resolve().parents[2]
+SMOKE = (ROOT / "config/smoke.toml").read_text()
+
+WITHOUT_TORCH = """
+import sys
+from psyche_train.spec import TrainSpec
+TrainSpec.resolve = lambda self: self  # else every start reads data and makes weights
+from psyche_chain.cli.main import main
+sys.exit(main())
+"""
+
+pytestmark = pytest.mark.usefixtures("unresolved")
+
+
+def test_every_status_but_two_by_a_command(
+    cli: Cli, make_wallet: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, other, poor = make_wallet("owner"), make_wallet("other"), make_wallet("poor", sol=0)
+    path = tmp_path / "run.toml"
+    path.write_text(SMOKE.replace('name = "Smoke"', 'name = "Smoke"\nmin_client_version = "99.0.0"'))
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[config")
+    key = cli.ok("create-run", path, keypair=owner).strip()
+    monkeypatch.setattr("psyche_chain.chain.rpc.DEFAULT_DEADLINE_S", 1.0)
+    monkeypatch.setattr("psyche_chain.cli.output.asks", lambda: True)
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    reached = {exit_codes.OK}
+    for expected, line, keypair, url, said in (
+        (
+            exit_codes.ERROR,
+            ("set-authority", key, address(other)),
+            owner,
+            cli.url,
+            "not confirmed; nothing was sent",
+        ),
+        (exit_codes.USAGE, ("pause",), owner, cli.url, "Missing argument"),
+        (exit_codes.CONFIG, ("validate-config", broken), None, None, f"{broken}: not TOML"),
+        (exit_codes.CONFIG, ("pause", key), tmp_path / "no.json", cli.url, "there is no wallet at"),
+        (exit_codes.NOT_FOUND, ("status", "ghost"), None, cli.url, "no run is called 'ghost'"),
+        (exit_codes.NO_FUNDS, ("create-run", path), poor, cli.url, "has no SOL"),
+        (exit_codes.CHAIN, ("status", key), None, "http://127.0.0.1:9", "no RPC endpoint answered"),
+        (exit_codes.PROGRAM, ("pause", key), other, cli.url, f"belongs to {address(owner)}"),
+        (exit_codes.VERSION, ("join", key), other, cli.url, "needs client 99.0.0 or newer"),
+    ):
+        words = [*line, *(["--rpc", url] if url else [])]
+        status = cli(*words, keypair=keypair)
+        assert (status, said in cli.err) == (expected, True), (words, cli.err)
+        assert cli.out == ""
+        reached.add(status)
+    named = {getattr(exit_codes, n) for n in dir(exit_codes) if n.isupper()}
+    assert named - reached == {exit_codes.CLUSTER, exit_codes.INTERRUPTED}  # test_cluster.py, and below
+
+
+@pytest.mark.slow
+def test_interrupted(cli: Cli, wallet: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(SMOKE)
+    key = cli.ok("create-run", path, keypair=wallet).strip()
+    line = [sys.executable, "-m", "psyche_chain", "status", key, "--watch", "--rpc", cli.url]
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "WaitingForMembers" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == exit_codes.INTERRUPTED
+    process.stdout.close()
+
+
+@pytest.mark.slow
+def test_create_run_survives_kill_9(cli: Cli, wallet: Path, tmp_path: Path) -> None:
+    """A real process, killed as soon as it tells of a step, again and again."""
+    path = tmp_path / "run.toml"
+    path.write_text(SMOKE)
+    line = [sys.executable, "-c", WITHOUT_TORCH, "create-run", str(path)]
+    line += ["--rpc", cli.url, "--keypair", str(wallet)]
+    environment = {**os.environ, "NO_COLOR": "1"}
+    told: list[str] = []
+    kills = 0
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        process = subprocess.Popen(
+            line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        step = process.stderr.readline()
+        told.append(step)
+        if step.startswith(("fees", "nothing")):
+            assert process.wait(30) == 0
+            break
+        process.kill()
+        process.communicate()
+        kills += 1
+    else:
+        pytest.fail("it never completes")
+    steps = [t.split()[0] for t in told]
+    assert kills >= 4
+    assert len(steps) == len(set(told)), told  # no step was done twice
+    assert cli.ok("create-run", path, keypair=wallet)
+    assert cli.err == "nothing to do: no transaction was sent\n"
+
+
+def test_wallet_files_that_are_no_wallets(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    short = tmp_path / "short.json"
+    short.write_text(str(list(bytes(Keypair())))[:-9])
+    for path, said in (
+        (folder, "cannot be read"),
+        (short, "is not a key file"),
+        (tmp_path / "x", "no wallet at"),
+    ):
+        for line in (("pause", "x"), ("wallet", "address"), ("claim", "x")):
+            assert cli(*line, keypair=path) == exit_codes.CONFIG, (path, line)
+            assert said in cli.err
+            assert str(path) in cli.err
+
+
+def test_the_help_names_every_status(cli: Cli) -> None:
+    assert cli("--help") == exit_codes.OK
+    text: Any = " ".join(cli.out.split())
+    for name in dir(exit_codes):
+        if name.isupper():
+            assert f" {getattr(exit_codes, name)} " in text, name
