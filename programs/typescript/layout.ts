@@ -39,7 +39,7 @@ export const CONFIG_BYTES = 112;
 export const INTERVAL_BYTES = 12;
 export const CHECKPOINT_BYTES = 232;
 export const ROUND_BYTES = 336;
-export const SLOT_BYTES = 128;
+export const SLOT_BYTES = 120;
 export const HEADER_BYTES = 2192;
 
 export interface Config {
