@@ -21,6 +21,7 @@ from solders.keypair import Keypair
 from localnet import deploy as deployment
 from localnet.chain import __main__ as chain
 from localnet.chain.server import ChainConfig, StartError
+from localnet.deploy import command as checks
 from localnet.run import command as launcher
 from psyche_chain.cli import exit_codes
 from psyche_chain.cli.options import endpoints
@@ -78,6 +79,13 @@ def deploy(
         Path, typer.Option(help="Folder of the programs' keypairs.", show_default=False)
     ] = deployment.DEFAULT_KEYS,
     state_dir: StateDir = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Change nothing: compare what the chain runs with the built files."),
+    ] = False,
+    close_buffers: Annotated[
+        bool, typer.Option("--close-buffers", help="Only take back what cut-off deployments have left.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Deploy the three programs; run again after an interruption, or to upgrade changed ones.
@@ -85,6 +93,11 @@ def deploy(
     Example: psyche-localnet deploy --rpc http://127.0.0.1:8899
     """
     endpoints([rpc])
+    if verify:
+        raise typer.Exit(checks.show_verified(rpc, programs, keys, as_json=as_json))
+    if close_buffers:
+        checks.show_closed(rpc, _payer(payer, state_dir or chain.default_state_dir()), as_json=as_json)
+        return
     found = deployment.find_programs(programs, keys)
     signer = _payer(payer, state_dir or chain.default_state_dir())
     client = deployment.Rpc(rpc)

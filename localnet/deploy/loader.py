@@ -25,11 +25,15 @@ from solders.transaction import Transaction
 from localnet.deploy.rpc import DeployError, Rpc
 
 LOADER = Pubkey.from_string("BPFLoaderUpgradeab1e11111111111111111111111")
+FINAL_LOADER = Pubkey.from_string("BPFLoader2111111111111111111111111111111111")
+"""Runs programs that nobody can change, for example those that a test validator is started with."""
 _PROGRAM_BYTES = 36
 _CODE_META = 45
 _BUFFER_META = 37
 CHUNK = 1_000
 """Bytes a write carries; a transaction of 1,232 bytes has room for 1,012."""
+LEAST_EXTENSION = 10_240
+"""Bytes that a program grows by at least."""
 _WRITE_ROUNDS = 20
 
 Progress = Callable[[int, int], None]
@@ -45,12 +49,22 @@ class Deployment(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
-    """A program on the chain: the room that it has for code, and its code."""
+class ProgramState:
+    """A program on the chain.
 
-    room: int
+    Attributes:
+        slot: when it was deployed or changed last.
+        authority: who may change it; None: nobody.
+        code: as many bytes as it has room for, the last ones usually zero.
+    """
+
+    slot: int
+    authority: Pubkey | None
     code: bytes
-    authority: bytes | None
+
+    def holds(self, elf: bytes) -> bool:
+        """Whether the code is this file, but for zeros after its end."""
+        return self.code[: len(elf)] == elf and not any(self.code[len(elf) :])
 
 
 def code_address(program: Pubkey) -> Pubkey:
@@ -73,32 +87,39 @@ def deploy_program(
     Raises:
         DeployError: the chain refused; running it again goes on where it stopped.
     """
-    state = _read(rpc, program.pubkey())
-    if state is not None and state.code.rstrip(b"\0") == elf.rstrip(b"\0"):
+    state = read_program(rpc, program.pubkey())
+    if state is not None and state.holds(elf):
         progress(len(elf), len(elf))
         return Deployment.UNCHANGED
-    if state is not None and state.authority != bytes(payer.pubkey()):
-        owner = "nobody" if state.authority is None else str(Pubkey.from_bytes(state.authority))
+    if state is not None and state.authority != payer.pubkey():
+        owner = "nobody" if state.authority is None else str(state.authority)
         raise DeployError(
             f"program {program.pubkey()} is there with other code, and only {owner} may change it, not "
             f"{payer.pubkey()}: name that key with --payer, or start a new chain with `up --reset`"
         )
-    buffer = _buffer_key(payer, program.pubkey(), elf)
+    buffer = buffer_key(payer, program.pubkey(), elf)
     _fill(rpc, payer, buffer, elf, progress)
     if state is None:
         _deploy(rpc, payer, program, buffer.pubkey(), len(elf))
         return Deployment.DEPLOYED
-    if state.room < len(elf):
-        _extend(rpc, payer, program.pubkey(), len(elf) - state.room)
+    if len(state.code) < len(elf):
+        _extend(rpc, payer, program.pubkey(), len(elf) - len(state.code))
     _upgrade(rpc, payer, program.pubkey(), buffer.pubkey())
     return Deployment.UPGRADED
 
 
-def _read(rpc: Rpc, program: Pubkey) -> _State | None:
+def read_program(rpc: Rpc, program: Pubkey) -> ProgramState | None:
+    """A program as the chain has it; None where nothing was deployed.
+
+    Raises:
+        DeployError: the program was closed, or the address is in use by something else.
+    """
     account = rpc.account(program)
     if account is None:
         return None
     _, owner, data, _ = account
+    if owner == str(FINAL_LOADER):
+        return ProgramState(0, None, data)
     if owner != str(LOADER) or data[:4] not in (bytes(4), struct.pack("<I", 2)):
         raise DeployError(f"{program} is in use by something else than an upgradeable program")
     if data[:4] == bytes(4):
@@ -107,11 +128,12 @@ def _read(rpc: Rpc, program: Pubkey) -> _State | None:
     content = b"" if code is None else code[2]
     if content[:4] != struct.pack("<I", 3):
         raise DeployError(f"program {program} was closed: its id cannot be used again")
-    authority = content[13:45] if content[12] else None
-    return _State(len(content) - _CODE_META, content[_CODE_META:], authority)
+    authority = Pubkey.from_bytes(content[13:45]) if content[12] else None
+    return ProgramState(struct.unpack_from("<Q", content, 4)[0], authority, content[_CODE_META:])
 
 
-def _buffer_key(payer: Keypair, program: Pubkey, elf: bytes) -> Keypair:
+def buffer_key(payer: Keypair, program: Pubkey, elf: bytes) -> Keypair:
+    """The key of the buffer for deploying a file as a program: the same at every try."""
     digest = hashlib.sha256(elf).digest()
     return Keypair.from_seed(
         hashlib.sha256(b"psyche-deploy" + payer.secret() + bytes(program) + digest).digest()
@@ -192,15 +214,22 @@ def _deploy(rpc: Rpc, payer: Keypair, program: Keypair, buffer: Pubkey, size: in
 
 
 def _extend(rpc: Rpc, payer: Keypair, program: Pubkey, more: int) -> None:
-    """Give a program room for larger code; the loader wants 10,240 bytes at least, or all that is left."""
-    more = max(more, 10_240)
-    metas = [
-        AccountMeta(code_address(program), False, True),
-        AccountMeta(program, False, True),
-        AccountMeta(SYSTEM, False, False),
-        AccountMeta(payer.pubkey(), True, True),
-    ]
-    rpc.send([Instruction(LOADER, struct.pack("<II", 6, more), metas)], payer)
+    """Give a program room for larger code; the loader wants 10,240 bytes at least.
+
+    Newer clusters want the authority's signature (ExtendProgramChecked) and refuse the older instruction;
+    older ones, LiteSVM among them, know only that.
+    """
+    more = max(more, LEAST_EXTENSION)
+    accounts = [AccountMeta(code_address(program), False, True), AccountMeta(program, False, True)]
+    paid = [AccountMeta(SYSTEM, False, False), AccountMeta(payer.pubkey(), True, True)]
+    authority = AccountMeta(payer.pubkey(), True, True)
+    checked = Instruction(LOADER, struct.pack("<II", 9, more), [*accounts, authority, *paid])
+    try:
+        rpc.send([checked], payer)
+    except DeployError as refused:
+        if "invalid instruction data" not in str(refused):
+            raise
+        rpc.send([Instruction(LOADER, struct.pack("<II", 6, more), [*accounts, *paid])], payer)
     _next_slot(rpc)
 
 

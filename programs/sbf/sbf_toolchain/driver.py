@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,13 +24,14 @@ from typing import Any
 
 from .cache import INPUTS, cache_key
 from .errors import ToolchainError
-from .keys import ensure_keypair
+from .keys import ensure_keypair, use_declared_keypair
 from .tools import SBF_DIR, find_tools
 
 ROOT = SBF_DIR.parent.parent
 PROGRAMS = ("authorizer", "coordinator", "treasurer")
 PACKAGE_DATA = Path("psyche_chain/programs")
 RECORD = Path("programs/built-with.json")
+BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 CALLER = Path("tests/programs/caller")
 """A program that calls others, for the tests; a cargo workspace of its own, so it has no part in the programs'."""
 UNTRACKED = ("target", "__pycache__", "node_modules")
@@ -42,6 +44,14 @@ def main() -> None:
     )
     parser.add_argument("--check", action="store_true", help="rebuild elsewhere and compare; write nothing")
     parser.add_argument(
+        "--keys", action="store_true", help="only put the keys of the declared ids into target/deploy"
+    )
+    parser.add_argument(
+        "--stage",
+        action="store_true",
+        help="build nothing: put keys, committed programs and IDLs into target, as a build leaves them there",
+    )
+    parser.add_argument(
         "--tools",
         choices=("auto", "sbf", "official"),
         default="auto",
@@ -50,6 +60,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.check:
         check(ROOT)
+        return
+    if arguments.keys or arguments.stage:
+        stage_keys(ROOT)
+        if arguments.stage:
+            stage_programs(ROOT)
         return
     official = None if arguments.tools == "sbf" else find_official()
     if arguments.tools == "official" and official is None:
@@ -89,6 +104,45 @@ def build(root: Path, official: Path | None) -> None:
             f"`git checkout {PACKAGE_DATA}` brings the committed ones back, and "
             "`programs/build.py --tools sbf` makes ones to commit"
         )
+
+
+def stage_keys(root: Path) -> None:
+    """Put the programs' keypairs where Anchor looks for them; says what it changed."""
+    deploy = target_folder(root) / "deploy"
+    deploy.mkdir(parents=True, exist_ok=True)
+    for name in PROGRAMS:
+        source = (root / "programs" / name / "src" / "lib.rs").read_text()
+        declared = re.search(r'^declare_id!\("(\w+)"\)', source, re.M)
+        if declared is None:
+            raise ToolchainError(f"programs/{name}/src/lib.rs declares no id")
+        path = deploy / f"{name}-keypair.json"
+        if done := use_declared_keypair(path, root / "programs" / "keys", decode_base58(declared[1])):
+            log(done)
+
+
+def stage_programs(root: Path) -> None:
+    """Copy the committed programs and IDLs to where `anchor deploy` and `anchor test --skip-build` look."""
+    for kind, folder in (("so", "deploy"), ("json", "idl")):
+        (target_folder(root) / folder).mkdir(parents=True, exist_ok=True)
+        for name in PROGRAMS:
+            committed = root / PACKAGE_DATA / f"{name}.{kind}"
+            if not committed.is_file():
+                raise ToolchainError(f"{committed} is missing: run `make programs`")
+            shutil.copyfile(committed, target_folder(root) / folder / committed.name)
+    log("target/deploy and target/idl hold the committed programs")
+
+
+def target_folder(root: Path) -> Path:
+    """Cargo's target folder, which Anchor uses too."""
+    return Path(root, os.environ.get("CARGO_TARGET_DIR") or "target")
+
+
+def decode_base58(text: str) -> bytes:
+    """A Solana address as 32 bytes."""
+    value = 0
+    for character in text:
+        value = value * 58 + BASE58.index(character)
+    return value.to_bytes(32, "big")
 
 
 def check(root: Path) -> None:

@@ -34,6 +34,47 @@ def ensure_keypair(path: Path, development_keys: Path) -> None:
         json.dump(list(secret[-PUBLIC_KEY_BYTES:] + public[-PUBLIC_KEY_BYTES:]), file)
 
 
+def use_declared_keypair(path: Path, development_keys: Path, declared: bytes) -> str:
+    """Put the development keypair at `path` where the source declares its id and another key is there.
+
+    The Anchor CLI makes a new key for a program that has none before anything else runs, and would deploy the
+    program to an address at which it refuses to work. The other key is kept beside it. Keys of ids that the
+    source does not declare are left alone: whoever has ids of their own runs `anchor keys sync`.
+
+    Args:
+        path: ends in `NAME-keypair.json`.
+        development_keys: folder of the committed keys.
+        declared: the program's id in its source, 32 bytes.
+
+    Returns:
+        What was done, empty where nothing was.
+    """
+    name = path.name.removesuffix("-keypair.json")
+    committed = development_keys / f"{name}-dev-keypair.json"
+    if not path.exists():
+        ensure_keypair(path, development_keys)
+        return f"{path.name}: the development key"
+    found = public_key(path)
+    if found == declared or not committed.exists() or public_key(committed) != declared:
+        return ""
+    kept = path.with_name(f"{name}-keypair-{found.hex()[:8]}.json")
+    path.replace(kept)
+    ensure_keypair(path, development_keys)
+    return f"{path.name}: the development key, whose id the source declares; what was there is in {kept.name}"
+
+
+def public_key(path: Path) -> bytes:
+    """The public half of a keypair file.
+
+    Raises:
+        ToolchainError: the file holds something else.
+    """
+    try:
+        return bytes(json.loads(path.read_text()))[-PUBLIC_KEY_BYTES:]
+    except (OSError, ValueError, TypeError) as error:
+        raise ToolchainError(f"{path} is no keypair, a JSON list of 64 numbers: {error}") from None
+
+
 def _openssl(arguments: list[str], data: bytes) -> bytes:
     result = subprocess.run(["openssl", *arguments], input=data, capture_output=True, check=False)
     if result.returncode:
