@@ -24,6 +24,7 @@ from localnet.deploy.rpc import Rpc
 from psyche_chain.admin import access, rewards
 from psyche_chain.admin.create import create_run
 from psyche_chain.admin.session import open_session
+from psyche_chain.admin.settle import settle
 from psyche_chain.chain import accounts, ids, layout
 from psyche_chain.chain.accounts import Run
 from psyche_chain.chain.state import Phase, RunState, bits_to_set
@@ -124,7 +125,7 @@ async def build_world(chain: ChainProcess, folder: Path) -> World:
                 await drive(members, until=Phase.FINISHED)
                 await rewards.claim(one, run)
                 state = await accounts.fetch_state(boss.rpc, run)
-                await rewards.settle_all(boss, run)
+                await settle(boss, run)
     return World(
         chain.url,
         chain.ws_url,
