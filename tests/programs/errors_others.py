@@ -181,6 +181,7 @@ TREASURER_TABLE: dict[str, Provocation] = {
     "MintPermanentDelegate": mint_with(extended_run, EXTENSIONS["PermanentDelegate"]),
     "MintNonTransferable": mint_with(extended_run, EXTENSIONS["NonTransferable"]),
     "MintDefaultState": mint_with(extended_run, EXTENSIONS["DefaultAccountState"]),
+    "MintCloseAuthority": mint_with(extended_run, EXTENSIONS["MintCloseAuthority"]),
     "MintPausable": mint_with(crafted_run, CRAFTED["Pausable"]),
     "MintExtension": mint_with(crafted_run, CRAFTED["ConfidentialTransferMint"]),
     "MintUnreadable": mint_with(crafted_run, CRAFTED["cut off"]),

@@ -25,6 +25,7 @@ EXTENSIONS = {
         bytes([26, 0, 0, 0]) + (100).to_bytes(2, "little") + (9).to_bytes(8, "little"), 108
     ),
     "MintCloseAuthority": Extension(bytes([25, 1]) + KEY, 32),
+    "MintCloseAuthority, given up": Extension(bytes([25, 0]), 32),
     "ConfidentialTransferMint": Extension(bytes([27, 0]) + KEY + b"\1" + bytes(32), 65),
     "DefaultAccountState": Extension(bytes([28, 0, 2]), 1),
     "NonTransferable": Extension(bytes([32]), 0),

@@ -48,4 +48,6 @@ pub enum TreasurerError {
     PoolLives,
     #[msg("This is not the wallet's claim on this pool: pass the address derived from pool and wallet")]
     WrongClaim,
+    #[msg("The mint can be closed, and another token made at its address: use a mint without a close authority")]
+    MintCloseAuthority,
 }

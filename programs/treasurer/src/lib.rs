@@ -21,6 +21,7 @@ pub mod events;
 pub mod instructions;
 pub mod mint;
 pub mod state;
+pub mod vault;
 
 pub use error::TreasurerError;
 pub use instructions::*;

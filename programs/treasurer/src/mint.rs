@@ -1,6 +1,7 @@
 //! Which tokens can pay: those whose transfers always arrive in full and ask nobody.
 
 use anchor_lang::prelude::*;
+use anchor_spl::token_2022::spl_token_2022::extension::mint_close_authority::MintCloseAuthority;
 use anchor_spl::token_2022::spl_token_2022::extension::{
     BaseStateWithExtensions, ExtensionType, StateWithExtensions,
 };
@@ -19,18 +20,28 @@ pub fn check_mint(info: &AccountInfo) -> Result<()> {
     let extensions = mint
         .get_extension_types()
         .map_err(|_| TreasurerError::MintUnreadable)?;
-    match extensions.into_iter().find_map(refusal) {
+    let found = extensions.into_iter().find_map(|e| refusal(&mint, e));
+    match found {
         Some(error) => Err(error.into()),
         None => Ok(()),
     }
 }
 
-/// Why an extension is refused. Names, groups and ways of showing an amount are harmless, as is a close authority: a
-/// mint closes only when no token is left. Whatever is new is refused until somebody has looked at it.
-fn refusal(extension: ExtensionType) -> Option<TreasurerError> {
+/// Whether somebody can close the mint while there is none of the token: then no pool of it could be closed, and a
+/// mint with any other extension could take its address.
+fn can_be_closed(mint: &StateWithExtensions<Mint>) -> bool {
+    mint.get_extension::<MintCloseAuthority>()
+        .map_or(true, |e| e.close_authority != Default::default())
+}
+
+/// Why an extension is refused. Names, groups and ways of showing an amount are harmless, as is a close authority that
+/// was given up. Whatever is new is refused until somebody has looked at it.
+fn refusal(mint: &StateWithExtensions<Mint>, extension: ExtensionType) -> Option<TreasurerError> {
     match extension {
-        ExtensionType::MintCloseAuthority
-        | ExtensionType::InterestBearingConfig
+        ExtensionType::MintCloseAuthority => {
+            can_be_closed(mint).then_some(TreasurerError::MintCloseAuthority)
+        }
+        ExtensionType::InterestBearingConfig
         | ExtensionType::ScaledUiAmount
         | ExtensionType::MetadataPointer
         | ExtensionType::TokenMetadata

@@ -78,7 +78,7 @@ def _warmup(log: Log, now: int, slot_hash: bytes) -> bool:
     if suffices:
         log.failed_warmups = 0
         log.epoch_start = now
-        open_round(log, now, slot_hash, True)
+        open_round(log, now, log.history, slot_hash, True)
         enter(log, now, TRAIN)
         return True
     end_epoch(log)
@@ -117,7 +117,7 @@ def _round_train(log: Log, now: int, _slot_hash: bytes) -> bool:
 def _round_witness(log: Log, now: int, slot_hash: bytes) -> bool:
     if not all_attested(log) and now < log.phase_start + log.config["round_witness_time"]:
         return False
-    before = attested_round(log)
+    before, history = attested_round(log), log.history
     if before is not None:
         settlement.close(log, before, depart)
     if log.draining:
@@ -133,7 +133,7 @@ def _round_witness(log: Log, now: int, slot_hash: bytes) -> bool:
         and not log.pause_requested
     )
     log.draining = not goes_on
-    open_round(log, now, slot_hash, goes_on)
+    open_round(log, now, history, slot_hash, goes_on)
     enter(log, now, TRAIN)
     return True
 
@@ -160,9 +160,9 @@ STEPS = {
 }
 
 
-def open_round(log: Log, now: int, slot_hash: bytes, trained: bool) -> None:
+def open_round(log: Log, now: int, history: bytes, slot_hash: bytes, trained: bool) -> None:
     """The seed moves on, the witnesses of the round before are drawn, work is assigned."""
-    log.seed = hashlib.sha256(log.seed + log.history + slot_hash).digest()
+    log.seed = hashlib.sha256(log.seed + history + slot_hash).digest()
     members = assignable(log)
     before_index = log.open  # still the round before: it was the newest until now
     before = log.rounds[before_index]

@@ -53,6 +53,7 @@ OUT_OF_REACH = {
     "MintPermanentDelegate": "mints are plain here",
     "MintNonTransferable": "mints are plain here",
     "MintDefaultState": "mints are plain here",
+    "MintCloseAuthority": "mints are plain here",
     "MintPausable": "mints are plain here",
     "MintExtension": "mints are plain here",
     "MintUnreadable": "mints are plain here",

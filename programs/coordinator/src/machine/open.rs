@@ -46,16 +46,18 @@ pub(super) fn attested_index(header: &Header) -> Option<usize> {
 }
 
 /// Open the next round: `trained` with the `assignable` members, or a drain round in which nobody
-/// trains and the round before is attested.
+/// trains and the round before is attested. `history` is the log's before this transition closed anything: its last
+/// vote knows the slot hash, so a seed that depended on that vote could be chosen.
 pub(super) fn open(
     s: &mut State,
     env: &Env,
+    history: &[u8; 32],
     assignable: &Bits,
     trained: bool,
     sink: &mut dyn Sink,
 ) -> Result<(), MachineError> {
     let header = &mut *s.header;
-    header.seed = hashv(&[&header.seed, &header.history, &env.slot_hash]).to_bytes();
+    header.seed = hashv(&[&header.seed, history, &env.slot_hash]).to_bytes();
     let number = header.next_round;
     let index = usize::try_from(number & 3).map_err(|_| MachineError::Overflow)?;
     header.open = u8::try_from(index).map_err(|_| MachineError::Overflow)?;

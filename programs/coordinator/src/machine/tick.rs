@@ -125,7 +125,8 @@ fn warmup(s: &mut State, env: &Env, sink: &mut dyn Sink) -> Result<bool, Machine
         s.header.failed_warmups = 0;
         s.header.epoch_start = env.now;
         let assignable = open::assignable(s.slots);
-        open::open(s, env, &assignable, true, sink)?;
+        let history = s.header.history;
+        open::open(s, env, &history, &assignable, true, sink)?;
         enter(s, env, phase::ROUND_TRAIN, sink);
     } else {
         end_epoch(s);
@@ -199,6 +200,7 @@ fn round_witness(s: &mut State, env: &Env, sink: &mut dyn Sink) -> Result<bool, 
     if !all_attested(s) && !lasted(s, s.header.config.round_witness_time, env) {
         return Ok(false);
     }
+    let history = s.header.history;
     if let Some(before) = open::attested_index(s.header) {
         close::close(s, before, sink)?;
     }
@@ -216,7 +218,7 @@ fn round_witness(s: &mut State, env: &Env, sink: &mut dyn Sink) -> Result<bool, 
         && s.header.step < config.total_steps
         && !s.header.has(run_flag::PAUSE_REQUESTED);
     s.header.set(run_flag::DRAINING, !goes_on);
-    open::open(s, env, &assignable, goes_on, sink)?;
+    open::open(s, env, &history, &assignable, goes_on, sink)?;
     enter(s, env, phase::ROUND_TRAIN, sink);
     Ok(true)
 }

@@ -24,6 +24,28 @@ fn witnesses_are_drawn_in_number_and_differ_from_round_to_round() {
     assert!(bits::count(&seen) > 6);
 }
 
+/// Whoever votes last sees the newest slot's hash and may try as many votes as it has time for: none of them moves
+/// the next draw.
+#[test]
+fn the_last_vote_does_not_choose_the_next_seed() {
+    let after = |vote: &[usize]| {
+        let mut world = World::training(&[0, 0, 0], config());
+        world.do_round(&[0, 1, 2]);
+        for slot in 0..3 {
+            world.commit(slot).unwrap();
+        }
+        world.witness(0).unwrap();
+        world.witness(1).unwrap();
+        let before = world.before().number;
+        world.witness_round(2, before, &set(vote)).unwrap();
+        assert_eq!(world.tick(), 2);
+        world.header()
+    };
+    let (all, none) = (after(&[0, 1, 2]), after(&[]));
+    assert_ne!(all.history, none.history);
+    assert_eq!(all.seed, none.seed);
+}
+
 #[test]
 fn the_history_is_the_hash_of_the_record() {
     let mut world = World::training(&[0, 1], config());

@@ -13,7 +13,7 @@ use coordinator::program::Coordinator;
 use coordinator::Membership;
 
 use crate::events::Claimed;
-use crate::{payment, Claim, Pool, TreasurerError, SEED_CLAIM, SEED_POOL};
+use crate::{payment, vault, Claim, Pool, TreasurerError, SEED_CLAIM, SEED_POOL};
 
 #[derive(Accounts)]
 pub struct ClaimPay<'info> {
@@ -83,6 +83,7 @@ pub(crate) fn handler(ctx: Context<ClaimPay>) -> Result<()> {
     if a.claim.created_slot != a.pool.created_slot {
         a.claim.claimed = 0;
     }
+    vault::count(&mut a.vault, &a.token_program)?;
     let payment = payment(a.membership.earned, a.claim.claimed, a.vault.amount);
     a.claim.pool = a.pool.key();
     a.claim.wallet = a.wallet.key();

@@ -16,7 +16,7 @@ use coordinator::program::Coordinator;
 use coordinator::with_state;
 
 use crate::events::{PoolClosed, Withdrawn};
-use crate::{Pool, TreasurerError, SEED_POOL};
+use crate::{vault, Pool, TreasurerError, SEED_POOL};
 
 #[derive(Accounts)]
 pub struct ClosePool<'info> {
@@ -65,6 +65,7 @@ pub(crate) fn handler(ctx: Context<ClosePool>) -> Result<()> {
         a.pool.total_earned = final_earnings(&a.run_state)?;
         close_run(a)?;
     }
+    vault::count(&mut a.vault, &a.token_program)?;
     let owed = a.pool.owed();
     let excess = a.vault.amount.saturating_sub(owed);
     let stays = a.vault.amount.saturating_sub(excess);

@@ -36,12 +36,14 @@ impl Model {
         self.rounds.insert(number, known);
     }
 
-    /// The seed follows from the one before, the log and the newest slot's hash; as many witnesses as
+    /// The seed follows from the one before, the log as it was before a round closed just now, and the newest slot's
+    /// hash; as many witnesses as
     /// wanted are drawn of those who can work, if there is something to attest.
     fn check_draws(&mut self, round: &Round, trained: bool, witnesses: &Bits) {
+        let history = self.before_close.take().unwrap_or(self.head.history);
         let seed = Sha256::new()
             .chain_update(self.seed)
-            .chain_update(self.head.history)
+            .chain_update(history)
             .chain_update(self.world.env().slot_hash);
         self.seed = seed.finalize().into();
         assert_eq!(round.seed, self.seed);
@@ -160,6 +162,7 @@ impl Model {
             bits::count(&accepted) as usize,
             "of the assigned"
         );
+        self.before_close = Some(self.head.history);
         self.head.history = self.hash(&round, &yes);
         assert_eq!(history, self.head.history, "history of round {number}");
         for sample in yes.iter().flat_map(|share| &share.samples) {

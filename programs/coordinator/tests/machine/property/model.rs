@@ -45,6 +45,8 @@ pub struct Model {
     pub pending: Option<Position>,
     pub spec: u8,
     pub seed: [u8; 32],
+    /// The history before the round that was closed last in this epoch, while no round was opened since.
+    pub before_close: Option<[u8; 32]>,
     pub phase: u8,
     pub failed_warmups: u16,
     pub has_rewound: bool,
@@ -98,6 +100,7 @@ impl Model {
             pending: None,
             spec: 5,
             seed: [0; 32],
+            before_close: None,
             phase: phase::WAITING_FOR_MEMBERS,
             failed_warmups: 0,
             has_rewound: false,
@@ -276,6 +279,7 @@ impl Model {
                     epoch, round_rate, ..
                 } => {
                     self.head.epoch += 1;
+                    self.before_close = None;
                     self.rates.0 = self.rates.1;
                     assert_eq!((epoch, round_rate), (self.head.epoch, self.rates.0));
                 }
