@@ -116,7 +116,7 @@ def update_run(
 
 def _short(value: Any) -> str:
     """A value on one line: texts that are long are cut."""
-    text = "-" if value is None else str(value)
+    text = "-" if value in (None, "") else output.one_line(str(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 
