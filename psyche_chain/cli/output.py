@@ -13,7 +13,6 @@ from rich.markup import escape
 
 from psyche_chain.errors import PsycheError
 
-
 _STEERS_TERMINALS: Final = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )

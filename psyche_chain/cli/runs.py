@@ -143,6 +143,7 @@ def close_run(
     """Close a paused or finished run; all rent comes back, and tokens that the vault owes nobody.
 
     Members are paid first. A pool that still owes somebody stays until that is claimed; run the command again then.
+    What stays: the mint that create-run made, your token account, and the rent of claims that this command pays.
     """
     to = None if recipient is None else address(recipient, "--recipient")
 

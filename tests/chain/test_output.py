@@ -1,4 +1,4 @@
-"""What commands write: safe for a terminal whatever strangers called their runs, and told where it cannot be written."""
+"""What commands write: safe for a terminal whatever strangers called their runs, and told where it fails."""
 
 import json
 import os
@@ -22,7 +22,7 @@ RUN_MAIN = "import sys; from psyche_chain.cli.main import main; sys.exit(main(['
 @given(st.text())
 def test_no_text_steers_a_terminal(text: str) -> None:
     shown = output.plain(text)
-    assert all(c == "\n" or ord(c) >= 32 and not 127 <= ord(c) < 160 for c in shown)
+    assert all(c == "\n" or (ord(c) >= 32 and not 127 <= ord(c) < 160) for c in shown)
     assert "\n" not in output.one_line(text)
     shown.encode("utf-8")
     assert json.loads(output.plain(json.dumps({"a": text}, ensure_ascii=False))) == {"a": text}
