@@ -32,7 +32,9 @@ def to_base_units(amount: Decimal, decimals: int) -> int:
         raise ValueError(f"{amount} is too large, at most {format_amount(MAX_AMOUNT, decimals)} are allowed")
     scaled = amount.scaleb(decimals)
     if scaled != scaled.to_integral_value():
-        raise ValueError(f"{amount} has more than the {decimals} decimals of the mint")
+        raise ValueError(
+            f"{amount} has more than {decimals} decimals" if decimals else f"{amount} is not a whole number"
+        )
     if scaled > MAX_AMOUNT:
         raise ValueError(f"{amount} is too large, at most {format_amount(MAX_AMOUNT, decimals)} are allowed")
     return int(scaled)

@@ -81,13 +81,19 @@ def new_wallet(path: Path | None = None) -> Keypair:
     path = wallet_path(path)
     keypair = new_key()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w") as file:
             json.dump(list(bytes(keypair)), file)
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError:
+        if not path.exists():
+            raise ConfigError(
+                f"the wallet {path} cannot be written: {path.parent} is not a folder",
+                "name another file with --keypair",
+            ) from None
         raise ConfigError(
             f"{path} exists; it is not overwritten", "name another file with --keypair"
         ) from None

@@ -7,7 +7,6 @@ second try that overlaps with the first fails as a whole, so no rent is orphaned
 """
 
 import hashlib
-from typing import Final
 
 import trio
 from solders.instruction import Instruction
@@ -30,8 +29,6 @@ from psyche_chain.chain.instructions import CreateRunArgs
 from psyche_chain.chain.state import Phase
 from psyche_chain.config import RewardsTable, RunConfig
 from psyche_chain.errors import FundsError, NotFoundError, RefusedError
-
-MINT_BYTES: Final = 82
 
 
 async def create_run(session: Session, config: RunConfig, *, paused: bool, report: Report) -> Run:
@@ -76,7 +73,7 @@ async def _mint(session: Session, rewards: RewardsTable, run: Pubkey, report: Re
     key = Pubkey.create_with_seed(session.wallet, seed, ids.TOKEN_ID)
     mint = await accounts.fetch_mint(session.rpc, key)
     if mint is None:
-        rent = await queries.rent_exempt(session.rpc, MINT_BYTES)
+        rent = await queries.rent_exempt(session.rpc, accounts.MINT_BYTES)
         steps = [
             create_account_with_seed(
                 CreateAccountWithSeedParams(
@@ -85,7 +82,7 @@ async def _mint(session: Session, rewards: RewardsTable, run: Pubkey, report: Re
                     base=session.wallet,
                     seed=seed,
                     lamports=rent,
-                    space=MINT_BYTES,
+                    space=accounts.MINT_BYTES,
                     owner=ids.TOKEN_ID,
                 )
             ),

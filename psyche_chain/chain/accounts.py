@@ -194,14 +194,22 @@ def decode_spec(account: queries.Account) -> Spec:
     return Spec(account.key, Pubkey.from_bytes(run), bool(sealed), data)
 
 
+MINT_BYTES: Final = 82
+TYPE_OFFSET: Final = 165
+"""Where Token-2022 says what an account with extensions is: 1 for a mint, 2 for a token account."""
+
+
 def decode_mint(account: queries.Account) -> Mint:
-    """An SPL mint (also of Token-2022; its extensions are not looked at)."""
-    if (
-        account.owner not in (ids.TOKEN_ID, ids.TOKEN_2022_ID)
-        or len(account.data) < 82
-        or not account.data[45]
-    ):
-        raise DecodeError(f"{account.key} is not a token mint")
+    """An SPL mint (also of Token-2022; its extensions are not looked at).
+
+    Raises:
+        NotFoundError: the account is something else, such as a wallet or a token account.
+    """
+    size = len(account.data)
+    plain = size == MINT_BYTES and account.owner in (ids.TOKEN_ID, ids.TOKEN_2022_ID)
+    extended = size > TYPE_OFFSET and account.owner == ids.TOKEN_2022_ID and account.data[TYPE_OFFSET] == 1
+    if not (plain or extended) or account.data[45] != 1:
+        raise NotFoundError(f"{account.key} is not a token mint", "check the mint's address and --rpc")
     has_authority, authority, supply, decimals = struct.unpack_from("<I32sQB", account.data)
     key = Pubkey.from_bytes(authority) if has_authority else None
     return Mint(account.key, account.owner, key, supply, decimals)

@@ -51,7 +51,7 @@ def status(
 
 async def _watch(pool: RpcPool, run: accounts.Run, json: bool) -> None:
     """On a terminal a view that renews itself; else a line for each change, and one a minute."""
-    if sys.stdout.isatty() and not json:
+    if sys.stdout is not None and sys.stdout.isatty() and not json:
         with Live(console=Console(highlight=False), refresh_per_second=4) as live:
             while True:
                 full = await looks.fetch_summary(pool, run)

@@ -1,15 +1,34 @@
 """Where the command line's words go: data to stdout, everything else to stderr."""
 
 import json
+import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
 
 from psyche_chain.errors import PsycheError
+
+_STEERS_TERMINALS: Final = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Control characters but the line feed, changes of the writing direction, and what no encoding can write."""
+
+
+class ReaderGone(Exception):
+    """Whoever read standard output has seen enough (`| head -1`): nothing is wrong, and nothing is left to tell."""
+
+
+def plain(text: str) -> str:
+    """Text of strangers (names and addresses on chain) as it may go to a terminal, which obeys some characters.
+
+    Those become `\\u001b`, which means the same in JSON.
+    """
+    return _STEERS_TERMINALS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _stderr() -> Console:
@@ -17,9 +36,30 @@ def _stderr() -> Console:
 
 
 def data(text: str) -> None:
-    """A line of the result."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """A line of the result.
+
+    Raises:
+        ReaderGone: nobody reads standard output any more.
+        PsycheError: it cannot be written: it is closed, say, or the disk is full.
+    """
+    if sys.stdout is None:
+        raise PsycheError("the result cannot be shown: standard output is closed")
+    try:
+        sys.stdout.write(plain(text) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+        raise ReaderGone from None
+    except OSError as exc:
+        _drop_stdout()
+        raise PsycheError(f"the result cannot be written to standard output: {exc.strerror}") from exc
+
+
+def _drop_stdout() -> None:
+    """What could not be written would fail once more, and without words, when the process ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def data_json(value: Any) -> None:
@@ -29,17 +69,17 @@ def data_json(value: Any) -> None:
 
 def note(text: str) -> None:
     """A line about what is going on."""
-    _stderr().print(escape(text))
+    _stderr().print(escape(plain(text)))
 
 
 def warn(text: str) -> None:
     """Something that the user should know, without it being an error."""
-    _stderr().print(f"[yellow]warning:[/yellow] {escape(text)}")
+    _stderr().print(f"[yellow]warning:[/yellow] {escape(plain(text))}")
 
 
 def asks() -> bool:
     """Whether there is somebody at a terminal who can answer."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
 def ask(question: str) -> bool:
@@ -51,15 +91,16 @@ def ask(question: str) -> bool:
 
 def width() -> int:
     """Columns of the terminal; 80 where there is none."""
-    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
+    shown = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size((80, 24)).columns if shown else 80
 
 
 def error(exc: PsycheError) -> None:
     """The one place that shows an error: what happened, then what to do next."""
     console = _stderr()
-    console.print(f"[bold red]error:[/bold red] {escape(exc.message)}")
+    console.print(f"[bold red]error:[/bold red] {escape(plain(exc.message))}")
     if exc.hint:
-        console.print(f"[cyan]hint:[/cyan] {escape(exc.hint)}")
+        console.print(f"[cyan]hint:[/cyan] {escape(plain(exc.hint))}")
 
 
 def table(
@@ -112,7 +153,12 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value)
+    return one_line(str(value))
+
+
+def one_line(text: str) -> str:
+    """Text of strangers in the place of one line: it cannot look like further lines of ours."""
+    return plain(text).replace("\n", "\\n")
 
 
 def pairs(values: Mapping[str, Any]) -> list[str]:

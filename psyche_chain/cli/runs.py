@@ -116,7 +116,7 @@ def update_run(
 
 def _short(value: Any) -> str:
     """A value on one line: texts that are long are cut."""
-    text = "-" if value is None else str(value)
+    text = "-" if value in (None, "") else output.one_line(str(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -143,6 +143,7 @@ def close_run(
     """Close a paused or finished run; all rent comes back, and tokens that the vault owes nobody.
 
     Members are paid first. A pool that still owes somebody stays until that is claimed; run the command again then.
+    What stays: the mint that create-run made, your token account, and the rent of claims that this command pays.
     """
     to = None if recipient is None else address(recipient, "--recipient")
 

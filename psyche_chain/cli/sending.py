@@ -57,11 +57,15 @@ class Sending:
                 return result, await measure(session.rpc, session.sender.landed)
 
         result, cost = trio.run(run)
-        if self.json:
-            output.data_json({**result.values, "cost": cost.as_dict()})
-            return
-        if result.text:
-            output.data(result.text)
+        try:
+            if self.json:
+                output.data_json({**result.values, "cost": cost.as_dict()})
+                return
+            if result.text:
+                output.data(result.text)
+        except PsycheError:  # it was sent and paid all the same
+            _tell(cost)
+            raise
         if cost.signatures:
             _tell(cost)
         else:

@@ -49,10 +49,12 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, known: KnownErr
         )
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
-    except BrokenPipeError:
+    except output.ReaderGone:
         return exit_codes.OK
     except BaseExceptionGroup as group:
         found = first_error(group)
+        if isinstance(found, output.ReaderGone):
+            return exit_codes.OK
         return (
             exit_codes.INTERRUPTED
             if isinstance(found, KeyboardInterrupt)

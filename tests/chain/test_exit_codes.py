@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from solders.keypair import Keypair
 
+from psyche_chain.chain import accounts, ids, queries
 from psyche_chain.cli import exit_codes
+from psyche_chain.errors import NotFoundError
 from tests.chain.money import address
 from tests.chain.support import Cli
 
@@ -131,6 +133,30 @@ def test_wallet_files_that_are_no_wallets(cli: Cli, tmp_path: Path) -> None:
             assert cli(*line, keypair=path) == exit_codes.CONFIG, (path, line)
             assert said in cli.err
             assert str(path) in cli.err
+
+
+def test_a_wallet_in_a_file_is_not_said_to_exist(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert cli("wallet", "new", keypair=tmp_path / "file" / "key.json") == exit_codes.CONFIG
+    assert "file is not a folder" in cli.err
+    assert cli("wallet", "new", keypair=tmp_path / "made" / "key.json") == exit_codes.OK
+
+
+def test_what_is_no_mint_is_not_taken_for_one(cli: Cli, wallet: Path) -> None:
+    assert cli("wallet", "balance", "--mint", address(wallet), "--rpc", cli.url, keypair=wallet) == (
+        exit_codes.NOT_FOUND
+    )
+    assert "is not a token mint" in cli.err
+    holder = bytearray(165)  # a token account; its byte 45, by which a mint says that it is one, is of a key
+    holder[45] = 1
+    for owner in (ids.TOKEN_ID, ids.TOKEN_2022_ID):
+        for data in (bytes(holder), bytes(holder) + b"\x02" + bytes(20)):
+            with pytest.raises(NotFoundError, match="is not a token mint"):
+                accounts.decode_mint(queries.Account(Keypair().pubkey(), owner, 1, data, 0))
+    mint = bytes(holder) + b"\x01" + bytes(20)
+    assert (
+        accounts.decode_mint(queries.Account(Keypair().pubkey(), ids.TOKEN_2022_ID, 1, mint, 0)).decimals == 0
+    )
 
 
 def test_the_help_names_every_status(cli: Cli) -> None:
