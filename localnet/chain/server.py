@@ -123,18 +123,12 @@ def _reset(state_dir: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _is_text(body: bytearray) -> bool:
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def make_app(node: Node, hub: Hub) -> Starlette:
     """The application, the same on both ports."""
 
     async def rpc(request: Request) -> Response:
+        if request.method == "OPTIONS":
+            return Response(headers={"allow": "OPTIONS, POST", "accept": "application/json"})
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind != "application/json":
             return PlainTextResponse(_WRONG_TYPE, 415)
@@ -149,9 +143,11 @@ def make_app(node: Node, hub: Hub) -> Starlette:
                     return PlainTextResponse("Payload Too Large", 413)
         except ClientDisconnect:
             return Response(status_code=400)
-        if not _is_text(body):
+        try:
+            text = body.decode()
+        except UnicodeDecodeError:
             return Response(status_code=400)
-        reply = await answer(node, bytes(body))
+        reply = await answer(node, text)
         return Response(reply or "", 200, media_type="application/json")
 
     async def health(request: Request) -> Response:
@@ -162,12 +158,20 @@ def make_app(node: Node, hub: Hub) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/", rpc, methods=["POST"]),
-            Route("/health", health, methods=["GET"]),
-            WebSocketRoute("/", subscribe),
+            Route("/health", health, methods=["GET", "POST"]),
+            # A validator answers at any path; some tools add one, and a proxy asks for the whole URL.
+            Route("/{path:path}", rpc, methods=["POST", "OPTIONS"]),
+            WebSocketRoute("/{path:path}", subscribe),
         ],
         middleware=[
-            Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
+            Middleware(
+                CORSMiddleware,
+                allow_origins=["*"],
+                allow_methods=["*"],
+                allow_headers=["*"],
+                # Else a page on the internet, as an explorer is, is refused by its browser's first question.
+                allow_private_network=True,
+            )
         ],
     )
 

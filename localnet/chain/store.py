@@ -36,6 +36,10 @@ class StoreError(Exception):
     """The state directory cannot be used; the text says why and what to do."""
 
 
+def _error(stored: str | None) -> Json:
+    return None if stored is None else json.loads(stored)
+
+
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >= _SIGN else value
 
@@ -197,7 +201,7 @@ class History:
         row = self._db.execute(
             "SELECT slot, err FROM transactions WHERE signature=? AND id<=?", (signature, last_id)
         ).fetchone()
-        return None if row is None else (row[0], None if row[1] is None else json.loads(row[1]))
+        return None if row is None else (row[0], _error(row[1]))
 
     def transaction(self, signature: bytes, last_id: int) -> tuple[int, bytes, dict[str, Json]] | None:
         """(slot, raw transaction, meta)."""
@@ -213,6 +217,22 @@ class History:
             (slot, last_id),
         )
         return [(signature, raw, json.loads(meta)) for signature, raw, meta in rows]
+
+    def since(self, slot: int, last_id: int) -> list[Executed]:
+        """The transactions of a slot and later ones, in order, without the accounts that they changed."""
+        rows = self._db.execute(
+            "SELECT t.id, t.signature, t.slot, s.time, t.err, t.meta FROM transactions t "
+            "JOIN slots s ON s.slot=t.slot WHERE t.slot>=? AND t.id<=? ORDER BY t.id",
+            (slot, last_id),
+        )
+        return [
+            Executed(signature, at, when, b"", _error(err), json.loads(meta), self._keys_of(number), {})
+            for number, signature, at, when, err, meta in rows
+        ]
+
+    def _keys_of(self, number: int) -> tuple[bytes, ...]:
+        rows = self._db.execute("SELECT address FROM mentions WHERE id=?", (number,))
+        return tuple(row[0] for row in rows)
 
     def slot(self, slot: int) -> SlotRow | None:
         row = self._db.execute("SELECT slot, blockhash, time FROM slots WHERE slot=?", (slot,)).fetchone()
@@ -244,7 +264,7 @@ class History:
             (address, newest, oldest, limit),
         )
         return [
-            (signature, slot, None if err is None else json.loads(err), json.loads(meta).get("memo"))
+            (signature, slot, _error(err), json.loads(meta).get("memo"))
             for signature, slot, err, meta in rows
         ]
 

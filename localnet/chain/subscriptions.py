@@ -102,7 +102,10 @@ class Hub:
         self._node = node
         self._next_id = 0
         self._all: dict[int, Subscription] = {}
-        self._unfinalized: deque[Executed] = deque()
+        # What was confirmed before a restart becomes final after it, and is told then. Whoever reconnects asks
+        # for accounts anew, so those are not.
+        newest_final = node.view.slot - FINALITY_SLOTS
+        self._unfinalized: deque[Executed] = deque(node.history.since(newest_final + 1, node.view.last_id))
         self._in_slot = [0, 0]
         """Transactions of the current slot: those that succeeded and those that failed."""
         node.view.listen(self._published)

@@ -92,7 +92,9 @@ def get_block(node: Node, params: Params) -> Json:
     if details not in ("full", "accounts", "signatures", "none"):
         raise invalid_params(txencode.UNKNOWN_ENCODING)
     config.need_confirmed()
-    row, following = node.history.slot(slot), node.history.slot(slot + 1)
+    # The database may be one commit ahead of what is published, `last_id` below included.
+    row = node.history.slot(slot) if slot < node.view.slot else None
+    following = node.history.slot(slot + 1)
     if row is None or following is None:
         raise _missing(node, slot)
     block = _header(slot, row, following)

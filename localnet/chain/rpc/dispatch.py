@@ -49,7 +49,9 @@ def load(body: bytes | str) -> Json:
         RpcError: it is no JSON, or something that is neither a request nor a batch of them.
     """
     try:
-        request = json.loads(body, parse_constant=_no_constant)
+        # As bytes it might also be UTF-16, or begin with a mark.
+        text = body if isinstance(body, str) else body.decode()
+        request = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise RpcError(PARSE_ERROR, "Parse error") from None
     items = request if isinstance(request, list) else [request]
@@ -75,7 +77,7 @@ def check(request: dict[str, Json]) -> dict[str, Json] | None:
         or not isinstance(params, (list, dict, type(None)))
     ):
         return error_answer(request.get("id"), error)
-    if "jsonrpc" not in request:
+    if request.get("jsonrpc") is None:
         error = RpcError(INVALID_REQUEST, "Unsupported JSON-RPC protocol version")
         return {"error": error.to_json(), "id": request.get("id")}
     if request["jsonrpc"] != "2.0":
@@ -83,7 +85,7 @@ def check(request: dict[str, Json]) -> dict[str, Json] | None:
     return None
 
 
-async def answer(node: Node, body: bytes) -> str | None:
+async def answer(node: Node, body: str) -> str | None:
     """The answer to a request or a batch; None where nothing is to be answered (notifications)."""
     try:
         request = load(body)

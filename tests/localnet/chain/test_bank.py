@@ -11,6 +11,7 @@ from solders.instruction import AccountMeta, CompiledInstruction, Instruction
 from solders.keypair import Keypair
 from solders.message import Message
 from solders.pubkey import Pubkey
+from solders.signature import Signature
 from solders.system_program import ID as SYSTEM
 from solders.system_program import (
     AdvanceNonceAccountParams,
@@ -23,8 +24,14 @@ from solders.system_program import (
 from solders.transaction import VersionedTransaction
 
 from localnet.chain.bank import Bank, Published
-from localnet.chain.records import Executed, Rejected
+from localnet.chain.errors import RpcError
+from localnet.chain.records import Executed, Rejected, SlotRow
+from localnet.chain.rpc import Node
+from localnet.chain.rpc.blocks import get_block
+from localnet.chain.rpc.params import Params
+from localnet.chain.store import History, Store
 from localnet.chain.svm import Svm, SvmCrash
+from localnet.chain.view import View
 
 from .conftest import SOL, pay, signed
 
@@ -151,3 +158,27 @@ def test_program_that_does_not_exist_costs_the_fee_as_on_a_validator(chain: Chai
     assert isinstance(result, Executed)
     assert result.err == "ProgramAccountNotFound"
     assert chain.lamports(chain.payer.pubkey()) == 10 * SOL - 5000
+
+
+def test_block_is_shown_when_all_of_it_is_published(tmp_path: Path) -> None:
+    """Between a commit and its publication the database knows more than the view does."""
+    path = tmp_path / "chain.sqlite3"
+    bank = Bank(path, slot_ms=60_000)
+    first = bank.start(lambda published: None)
+    store, history = Store(path), History(path)
+    try:
+        view = View(first)
+        node = Node(bank, view, history, 0.0)
+        following = [SlotRow(1, b"\1" * 32, 1)]
+        meta = {"fee": 5000, "computeUnitsConsumed": 150}
+        late = Executed(b"\2" * 64, 0, 0, b"", None, meta, (), {})
+        last_id = store.commit(following, [late])
+        ask = Params([0, {"transactionDetails": "signatures"}])
+        with pytest.raises(RpcError, match="not available"):
+            get_block(node, ask)
+        view.apply(Published(following, [late], {}, last_id))
+        assert get_block(node, ask)["signatures"] == [str(Signature.from_bytes(late.signature))]
+    finally:
+        bank.stop()
+        store.close()
+        history.close()

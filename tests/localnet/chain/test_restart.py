@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from solana.rpc.types import TxOpts
 from solders.keypair import Keypair
 from solders.signature import Signature
 from solders.system_program import ID as SYSTEM
+from websockets.sync.client import connect
 
 from localnet.chain.process import ChainProcess, ChainProcessError
 
@@ -131,3 +133,35 @@ def test_second_server_on_a_port_or_a_state_says_so(tmp_path: Path) -> None:
         same_state.start()
         with pytest.raises(ChainProcessError, match="another chain runs on"):
             same_state.wait_ready()
+
+
+def test_finality_is_told_of_what_was_confirmed_before_a_restart(tmp_path: Path) -> None:
+    chain = ChainProcess(tmp_path, slot_ms=100)
+    chain.start()
+    chain.wait_ready()
+    try:
+        client = Client(chain.url, commitment="confirmed")
+        target = Keypair().pubkey()
+        signature = str(client.request_airdrop(target, SOL).value)
+        chain.kill()
+        chain.start()
+        chain.wait_ready()
+        status = client.get_signature_statuses([Signature.from_string(signature)]).value[0]
+        assert status is not None
+        with connect(chain.ws_url) as socket:
+            for number, (method, first) in enumerate(
+                (("signatureSubscribe", signature), ("logsSubscribe", {"mentions": [str(target)]}))
+            ):
+                body = {"jsonrpc": "2.0", "id": number, "method": method, "params": [first]}
+                socket.send(json.dumps(body))
+            heard: dict[str, object] = {}
+            while len(heard) < 2:
+                message = json.loads(socket.recv(timeout=60))
+                if "method" in message:
+                    heard[message["method"]] = message["params"]["result"]["value"]
+        assert heard["signatureNotification"] == {"err": None}
+        logs = heard["logsNotification"]
+        assert isinstance(logs, dict)
+        assert logs["signature"] == signature
+    finally:
+        chain.stop()

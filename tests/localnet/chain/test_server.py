@@ -15,6 +15,7 @@ from solana.rpc.websocket_api import connect
 from solders.keypair import Keypair
 from solders.rpc.config import RpcTransactionLogsFilterMentions
 from websockets.asyncio.client import connect as raw_connect
+from websockets.sync.client import connect as connect_now
 
 from localnet.chain.process import ChainProcess
 
@@ -228,3 +229,45 @@ def test_twenty_subscribers_all_hear_of_a_change(chain: ChainProcess, client: Cl
         return [notice["params"]["result"]["value"]["lamports"] for notice in heard]
 
     assert asyncio.run(work()) == [SOL] * 20
+
+
+GOOD = b'{"jsonrpc":"2.0","id":1,"method":"getHealth"}'
+
+
+@pytest.mark.parametrize("path", ["/", "//", "/rpc", "/rpc/v1?cluster=custom"])
+def test_any_path_is_served_as_on_a_validator(chain: ChainProcess, path: str) -> None:
+    head = {"content-type": "application/json"}
+    answer = httpx.post(chain.url + path, content=GOOD, headers=head, timeout=30)
+    assert (answer.status_code, answer.json()["result"]) == (200, "ok")
+    assert httpx.get(chain.url + path, timeout=30).status_code == 405
+    assert httpx.get(chain.url + "/health", timeout=30).text == "ok"
+    assert httpx.options(chain.url + path, timeout=30).headers["allow"] == "OPTIONS, POST"
+
+
+def test_page_on_the_internet_may_use_a_chain_on_this_machine(chain: ChainProcess) -> None:
+    """What a browser asks before an explorer's page may reach a loopback address."""
+    asked = {
+        "origin": "https://explorer.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "content-type,solana-client",
+        "access-control-request-private-network": "true",
+    }
+    answer = httpx.options(chain.url, headers=asked, timeout=30)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-private-network"] == "true"
+    assert answer.headers["access-control-allow-headers"] == "content-type,solana-client"
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xef\xbb\xbf" + GOOD, GOOD.decode().encode("utf-16-le"), GOOD.decode().encode("utf-32-be")]
+)
+def test_requests_are_utf8_without_a_mark(chain: ChainProcess, body: bytes) -> None:
+    assert post(chain, body).json()["error"]["code"] == -32700
+    with connect_now(chain.ws_url + "/any/path") as socket:
+        socket.send(body)
+        assert json.loads(socket.recv(timeout=30))["error"]["code"] == -32700
+
+
+def test_version_of_null_is_none(chain: ChainProcess) -> None:
+    answer = post(chain, b'{"jsonrpc":null,"id":1,"method":"getHealth"}').json()
+    assert answer["error"]["message"] == "Unsupported JSON-RPC protocol version"
