@@ -27,7 +27,7 @@ pub use state::*;
 
 declare_id!("DTrPTpHVse5cCM49ZXVZ741caG5Zqn9HfspeQmosFR7M");
 
-include!("../../security_txt.rs");
+include!("security_txt.rs");
 
 /// The authorizer program.
 #[program]

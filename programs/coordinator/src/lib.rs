@@ -28,7 +28,7 @@ pub use instructions::*;
 
 declare_id!("G7KidNxsM5kHQGzoYj4gRocyi1B7QGPieFyvKpmtHoNb");
 
-include!("../../security_txt.rs");
+include!("../../authorizer/src/security_txt.rs");
 
 /// The coordinator program.
 #[program]

@@ -29,7 +29,7 @@ pub use state::*;
 
 declare_id!("6aE5ZjrM2mxKZMkdWwKJq6HAThjCy3vvBedea1eLexYR");
 
-include!("../../security_txt.rs");
+include!("../../authorizer/src/security_txt.rs");
 
 /// The treasurer program.
 #[program]
