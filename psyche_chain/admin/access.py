@@ -215,5 +215,6 @@ async def fetch(rpc: RpcPool, grantor: Pubkey, grantee: Pubkey) -> Authorization
 
 def _missing(grantor: Pubkey, grantee: Pubkey) -> NotFoundError:
     return NotFoundError(
-        f"{grantor} has not authorized {grantee}", f"authorize it with: psyche-chain authorize {grantee}"
+        f"{grantor} has not authorized {grantee}",
+        f"{grantor} authorizes it with: psyche-chain authorize {grantee}",
     )

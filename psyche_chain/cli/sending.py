@@ -12,6 +12,7 @@ from psyche_chain.admin.costs import Cost, measure
 from psyche_chain.admin.session import Session, open_session
 from psyche_chain.cli import exit_codes, output
 from psyche_chain.cli.options import endpoints, fee_policy, wallet
+from psyche_chain.cli.shell import first_error
 from psyche_chain.errors import PsycheError
 
 
@@ -56,7 +57,14 @@ class Sending:
                     raise
                 return result, await measure(session.rpc, session.sender.landed)
 
-        result, cost = trio.run(run)
+        try:
+            result, cost = trio.run(run)
+        except BaseException as exc:
+            if isinstance(first_error(exc), KeyboardInterrupt):
+                output.note(
+                    "interrupted; what was sent may still land: see `psyche-chain show`, then run this again"
+                )
+            raise
         try:
             if self.json:
                 output.data_json({**result.values, "cost": cost.as_dict()})

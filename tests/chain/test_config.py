@@ -66,7 +66,7 @@ def test_demo_is_what_the_issue_asks_for() -> None:
         (
             "round_rate = 1.5",
             "round_rate = 1.0005",
-            r"rewards: round_rate: 1\.0005 has more than the 3 decimals",
+            r"rewards: round_rate: 1\.0005 has more than 3 decimals",
         ),
         ("round_rate = 1.5", "round_rate = -1", r"rewards\.round_rate = -1, it must be at least 0"),
         ("round_rate = 1.5", 'mint = "x"\nround_rate = 1', r'rewards\.mint: "x" is not an address'),

@@ -119,6 +119,22 @@ def test_create_run_survives_kill_9(cli: Cli, wallet: Path, tmp_path: Path) -> N
     assert cli.err == "nothing to do: no transaction was sent\n"
 
 
+@pytest.mark.slow
+def test_interrupted_create_run_says_that_it_can_be_run_again(cli: Cli, wallet: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(SMOKE)
+    line = [sys.executable, "-c", WITHOUT_TORCH, "create-run", str(path), "--run-id", "interrupted"]
+    line += ["--rpc", cli.url, "--keypair", str(wallet)]
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline()  # its first step
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == exit_codes.INTERRUPTED
+    assert "interrupted; what was sent may still land" in " ".join(said.split())
+    assert cli.ok("create-run", path, "--run-id", "interrupted", keypair=wallet)
+
+
 def test_wallet_files_that_are_no_wallets(cli: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
