@@ -203,13 +203,13 @@ def decode_mint(account: queries.Account) -> Mint:
     """An SPL mint (also of Token-2022; its extensions are not looked at).
 
     Raises:
-        NotFoundError: the account is something else, such as a wallet or a token account.
+        DecodeError: the account is something else, such as a wallet or a token account.
     """
     size = len(account.data)
     plain = size == MINT_BYTES and account.owner in (ids.TOKEN_ID, ids.TOKEN_2022_ID)
     extended = size > TYPE_OFFSET and account.owner == ids.TOKEN_2022_ID and account.data[TYPE_OFFSET] == 1
     if not (plain or extended) or account.data[45] != 1:
-        raise NotFoundError(f"{account.key} is not a token mint", "check the mint's address and --rpc")
+        raise DecodeError(f"{account.key} is not a token mint")
     has_authority, authority, supply, decimals = struct.unpack_from("<I32sQB", account.data)
     key = Pubkey.from_bytes(authority) if has_authority else None
     return Mint(account.key, account.owner, key, supply, decimals)
@@ -336,8 +336,16 @@ async def fetch_claims(rpc: RpcPool, pool: Pubkey, wallets: Sequence[Pubkey]) ->
 
 
 async def fetch_mint(rpc: RpcPool, key: Pubkey) -> Mint | None:
+    """The mint at an address; None where nothing is.
+
+    Raises:
+        NotFoundError: something else is there.
+    """
     account = await queries.get_account(rpc, key)
-    return None if account is None else decode_mint(account)
+    try:
+        return None if account is None else decode_mint(account)
+    except DecodeError as exc:
+        raise NotFoundError(str(exc), "check the mint's address and --rpc") from exc
 
 
 def token_amount(account: queries.Account | None) -> int:
