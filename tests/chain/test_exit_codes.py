@@ -14,8 +14,8 @@ import pytest
 from solders.keypair import Keypair
 
 from psyche_chain.chain import accounts, ids, queries
+from psyche_chain.chain.errors import DecodeError
 from psyche_chain.cli import exit_codes
-from psyche_chain.errors import NotFoundError
 from tests.chain.money import address
 from tests.chain.support import Cli
 
@@ -167,7 +167,7 @@ def test_what_is_no_mint_is_not_taken_for_one(cli: Cli, wallet: Path) -> None:
     holder[45] = 1
     for owner in (ids.TOKEN_ID, ids.TOKEN_2022_ID):
         for data in (bytes(holder), bytes(holder) + b"\x02" + bytes(20)):
-            with pytest.raises(NotFoundError, match="is not a token mint"):
+            with pytest.raises(DecodeError, match="is not a token mint"):
                 accounts.decode_mint(queries.Account(Keypair().pubkey(), owner, 1, data, 0))
     mint = bytes(holder) + b"\x01" + bytes(20)
     assert (
