@@ -91,6 +91,8 @@ def signer_accounts(name: str) -> list[str]:
 
 
 _SIGNERS: dict[str, list[str]] = {}
+SIGNS_WHERE_IT_PAYS = {("ata.create", "payer")}
+"""Signatures that only a transfer asks for, not the instruction: somebody else may have given the lamports."""
 OUTSIDE_SIGNERS = {
     "system.transfer": ["from"],
     "system.create": ["from", "new"],
@@ -169,7 +171,8 @@ class Model:
     def _call(self, op: dict[str, Any], signers: set[str], is_last: bool) -> None:
         call = Call(op["acc"], op.get("args", {}), signers, is_last)
         for account in signer_accounts(op["ix"]):
-            need(call.accounts[account] in signers, "AccountNotSigner")
+            if (op["ix"], account) not in SIGNS_WHERE_IT_PAYS:
+                need(call.accounts[account] in signers, "AccountNotSigner")
         for account, fixed in FIXED_ACCOUNTS.items():
             need(call.accounts.get(account, fixed) == fixed)
         HANDLERS[op["ix"]](self, call)

@@ -179,6 +179,10 @@ def create_ata(m: Model, c: Call) -> None:
     need(m.same(name, f"ata/{mint}/{owner}"))
     program = m.accounts[mint].owner
     if m.is_unused(name):
-        m.create(name, Token(mint, owner, 0, False, program == "TOKEN_2022"), program, c["payer"])
+        made = Token(mint, owner, 0, False, program == "TOKEN_2022")
+        here = m.accounts.get(name)
+        given = here is not None and here.lamports >= rent(made.size)
+        need(given or c["payer"] in c.signers, "AccountNotSigner")
+        m.create(name, made, program, c["payer"])
     else:
         need(token_of(m, name, mint).owner == owner)

@@ -105,3 +105,17 @@ def test_report_knows_only_instructions_and_errors_that_exist():
     assert listed == every
     errors = {name for idl in IDLS.values() for name in idl.errors.values()}
     assert not set(report.OUT_OF_REACH) - errors - {"WrongInstructions"}
+
+
+def test_token_account_whose_rent_is_given_needs_no_payers_signature() -> None:
+    """Found by the fuzzer: only the transfer of the rent asks for it, so who gave it before pays for everybody."""
+    at = {"payer": "rich", "account": "ata/m0/w6", "owner": "w6", "mint": "m0"}
+    unsigned = {"payer": "w7", "ops": [{"ix": "ata.create", "acc": at, "args": {}, "unsigned": ["payer"]}]}
+    given = {"from": "x0", "to": "ata/m0/w6"}
+    gift = {
+        "payer": "rich",
+        "ops": [{"ix": "system.transfer", "acc": given, "args": {"lamports": 5_000_000}}],
+    }
+    for items in ([unsigned], [gift, unsigned], [gift, unsigned, unsigned]):
+        failure, _ = run(items)
+        assert failure is None, failure
