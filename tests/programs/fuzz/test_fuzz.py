@@ -1,6 +1,7 @@
 """A bounded, seeded part of the fuzzing, and proof that the fuzzer notices what it is for."""
 
 import json
+from pathlib import Path
 
 import pytest
 from solders.account import Account
@@ -12,6 +13,8 @@ from tests.programs.fuzz.episode import Episode, Tally, explore, run
 from tests.programs.fuzz.model import HANDLERS, IDLS
 from tests.programs.fuzz.shrink import load, save, shrink
 from tests.programs.fuzz.world import World
+
+REPLAYS = Path(__file__).parent / "replays"
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +122,8 @@ def test_token_account_whose_rent_is_given_needs_no_payers_signature() -> None:
     for items in ([unsigned], [gift, unsigned], [gift, unsigned, unsigned]):
         failure, _ = run(items)
         assert failure is None, failure
+
+
+def test_what_is_withdrawn_into_another_pools_vault_came_into_that_one() -> None:
+    """Found by the fuzzer: any account of the token but the own vault may take what nobody is owed."""
+    assert command.replay(REPLAYS / "withdrawn_into_another_vault.json") == 0

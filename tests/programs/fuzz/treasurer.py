@@ -143,6 +143,7 @@ def close_pool(m: Model, c: Call) -> None:
     token.amount += excess
     pool.withdrawn += excess
     m.count(f"out/{c['pool']}", excess)
+    m.count(f"in/{c['authority_token']}", excess)  # it may be the vault of another pool
     if vault.amount == 0:
         m.close(c["vault"], authority)
         m.close(c["pool"], authority)
