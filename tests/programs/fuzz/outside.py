@@ -160,14 +160,14 @@ def thaw(m: Model, c: Call) -> None:
 
 @handles("token.set_owner")
 def set_owner(m: Model, c: Call) -> None:
-    token = token_of(m, c["account"], c["mint"])
+    token = m.token(c["account"], m.accounts[c["mint"]].owner)  # it names no mint, only the program
     need(token.owner == c["authority"] and not token.frozen and not token.extended)
     token.owner = c.args["owner"]
 
 
 @handles("token.close")
 def close_token(m: Model, c: Call) -> None:
-    token = token_of(m, c["account"], c["mint"])
+    token = m.token(c["account"], m.accounts[c["mint"]].owner)  # it names no mint, only the program
     need(token.owner == c["authority"] and token.amount == 0 and c["to"] != c["account"])
     m.close(c["account"], c["to"])
 
