@@ -11,35 +11,34 @@ from psyche_chain.chain.accounts import Authorization, as_dict
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.cli import output
 from psyche_chain.cli.options import (
-    DEFAULT_MAX_FEE,
     JsonOpt,
     KeypairOpt,
-    MaxFeeOpt,
-    PriorityFeeOpt,
     RpcOpt,
     RunArg,
     address,
     wallet,
     with_rpc,
 )
-from psyche_chain.cli.sending import Result, Sending
+from psyche_chain.cli.sending import Result, Sending, sends
+from psyche_chain.cli.shell import add_commands
 
 WalletArg = Annotated[str, typer.Argument(metavar="ADDRESS", help="The wallet that joins.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for name, function, example in (
+    add_commands(
+        app,
         ("authorize", authorize, "authorize ADDRESS --max-weight 4"),
         ("revoke", revoke, "revoke ADDRESS"),
         ("delegate", delegate, "delegate GRANTOR --add ADDRESS"),
         ("evict", evict, "evict demo"),
         ("close-authorization", close_authorization, "close-authorization ADDRESS"),
         ("list-authorizations", list_authorizations, "list-authorizations --by ADDRESS"),
-    ):
-        app.command(name, epilog=f"Example: psyche-chain {example}")(function)
+    )
 
 
+@sends
 def authorize(
     grantee: WalletArg,
     max_weight: Annotated[
@@ -50,11 +49,8 @@ def authorize(
         int | None,
         typer.Option("--min-tier", min=0, max=2, help="Lowest tier number; 0 for a new authorization."),
     ] = None,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Admit a wallet to the runs whose join authority is yours, or change its limits.
 
@@ -65,16 +61,14 @@ def authorize(
     async def action(session: Session) -> Result:
         return _result(await access.authorize(session, key, max_weight=max_weight, min_tier=min_tier))
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)
 
 
+@sends
 def revoke(
     grantee: WalletArg,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Withdraw an authorization. Whom it admitted is put out of a run with: psyche-chain evict RUN."""
     key = address(grantee, "ADDRESS")
@@ -82,9 +76,10 @@ def revoke(
     async def action(session: Session) -> Result:
         return _result(await access.revoke(session, key))
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)
 
 
+@sends
 def delegate(
     grantor: Annotated[str, typer.Argument(metavar="GRANTOR", help="Who authorized your wallet.")],
     add: Annotated[
@@ -92,11 +87,8 @@ def delegate(
         typer.Option("--add", metavar="ADDRESS", help="May join in your place; repeat it for several."),
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove all other delegates.")] = False,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Let other wallets (at most 64) join on the authorization that yours got. Without options: show it."""
     by, keys = address(grantor, "GRANTOR"), [address(a, "--add") for a in add or []]
@@ -104,20 +96,18 @@ def delegate(
     async def action(session: Session) -> Result:
         return _result(await access.delegate(session, by, keys, clear=clear))
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)
 
 
+@sends
 def evict(
     run: RunArg,
     member: Annotated[
         str | None,
         typer.Argument(metavar="[ADDRESS]", help="One member; else everybody who may not join any more."),
     ] = None,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Put members out of a run whose authorization was revoked, closed or limited; anybody may.
 
@@ -136,16 +126,14 @@ def evict(
         }
         return Result("\n".join(text), values)
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)
 
 
+@sends
 def close_authorization(
     grantee: WalletArg,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Take back the rent of an authorization that you revoked; with delegates, only 30 days after its creation."""
     key = address(grantee, "ADDRESS")
@@ -154,7 +142,7 @@ def close_authorization(
         await access.close_authorization(session, key)
         return Result(f"the authorization of {key} is closed", {"grantee": str(key), "closed": True})
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)
 
 
 def list_authorizations(

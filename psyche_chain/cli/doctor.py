@@ -12,13 +12,14 @@ from psyche_chain.chain import queries
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.cli import exit_codes, output
 from psyche_chain.cli.options import JsonOpt, KeypairOpt, RpcOpt, endpoints
+from psyche_chain.cli.shell import add_commands
 from psyche_chain.errors import ClusterError, PsycheError
 from psyche_chain.wallet import load_wallet, wallet_path
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's command."""
-    app.command("doctor", epilog="Example: psyche-chain doctor --rpc https://api.devnet.solana.com")(doctor)
+    add_commands(app, ("doctor", doctor, "doctor --rpc https://api.devnet.solana.com"))
 
 
 def doctor(json: JsonOpt = False, rpc: RpcOpt = None, keypair: KeypairOpt = None) -> None:

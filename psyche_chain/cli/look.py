@@ -16,15 +16,20 @@ from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.state import Phase
 from psyche_chain.cli import output
 from psyche_chain.cli.options import JsonOpt, RpcOpt, RunArg, with_rpc
+from psyche_chain.cli.shell import add_commands
 
 WATCH_S = 1.0
 QUIET_LINE_S = 60.0
 
 
 def register(app: typer.Typer) -> None:
-    app.command("status", epilog="Example: psyche-chain status demo --watch")(status)
-    app.command("list-runs", epilog="Example: psyche-chain list-runs --json")(list_runs)
-    app.command("show", epilog="Example: psyche-chain show demo --json")(show)
+    """Add this module's commands."""
+    add_commands(
+        app,
+        ("status", status, "status demo --watch"),
+        ("list-runs", list_runs, "list-runs --json"),
+        ("show", show, "show demo --json"),
+    )
 
 
 def status(

@@ -18,28 +18,26 @@ from psyche_chain.chain.state import Phase, RunState, SlotStatus
 from psyche_chain.cli import output
 from psyche_chain.cli.narrator import Narrator, json_listener
 from psyche_chain.cli.options import (
-    DEFAULT_MAX_FEE,
-    JsonOpt,
     KeypairOpt,
-    MaxFeeOpt,
-    PriorityFeeOpt,
     RpcOpt,
     RunArg,
     check_listen,
     endpoints,
     wallet,
 )
-from psyche_chain.cli.sending import Result, Sending
+from psyche_chain.cli.sending import Result, Sending, sends
+from psyche_chain.cli.shell import add_commands
 from psyche_chain.wallet import wallet_path
 
 
 def register(app: typer.Typer) -> None:
-    app.command(
-        "join",
-        epilog="Example: psyche-chain join demo --tier 1 --state-dir ~/psyche/demo --rpc http://127.0.0.1:8899",
-    )(join)
-    app.command("leave", epilog="Example: psyche-chain leave demo")(leave)
-    app.command("close-membership", epilog="Example: psyche-chain close-membership demo")(close_membership)
+    """Add this module's commands."""
+    add_commands(
+        app,
+        ("join", join, "join demo --tier 1 --state-dir ~/psyche/demo --rpc http://127.0.0.1:8899"),
+        ("leave", leave, "leave demo"),
+        ("close-membership", close_membership, "close-membership demo"),
+    )
 
 
 def join(
@@ -127,13 +125,11 @@ def _default_state_dir(run: Run, wallet_key: str) -> Path:
     return base / "psyche" / f"{run.run_id}-{str(run.run_state)[:8]}-{wallet_key[:8]}"
 
 
+@sends
 def leave(
     run: RunArg,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Leave a run from the next round on; pay that was earned stays."""
 
@@ -142,18 +138,16 @@ def leave(
         slot = await manage.leave(session, found)
         return Result(f"left slot {slot} of {found.run_id}", {"run": str(found.key), "slot": slot})
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)
 
 
+@sends
 def close_membership(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="Run id or key; of a closed run, the key of its RunState.")
     ],
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Take back the rent of your membership (and claim): after the run was closed, or left with nothing earned."""
 
@@ -162,4 +156,4 @@ def close_membership(
         await access.close_membership(session, run_state)
         return Result(f"the membership of {session.wallet} is closed", {"run_state": str(run_state)})
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)

@@ -14,42 +14,37 @@ from psyche_chain.chain import accounts
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.cli import exit_codes, output
 from psyche_chain.cli.options import (
-    DEFAULT_MAX_FEE,
     JsonOpt,
-    KeypairOpt,
-    MaxFeeOpt,
-    PriorityFeeOpt,
     RpcOpt,
     RunArg,
     address,
     with_rpc,
 )
-from psyche_chain.cli.sending import Result, Sending
+from psyche_chain.cli.sending import Result, Sending, sends
+from psyche_chain.cli.shell import add_commands
 from psyche_chain.errors import PsycheError
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for name, function, example in (
+    add_commands(
+        app,
         ("fund", fund, "fund demo 1000"),
         ("settle", settle, "settle demo"),
         ("claim", claim, "claim demo"),
         ("rewards", rewards, "rewards demo --json"),
-    ):
-        app.command(name, epilog=f"Example: psyche-chain {example}")(function)
+    )
 
 
+@sends
 def fund(
     run: RunArg,
     amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Tokens, such as 1000 or 0.5.")],
     mint: Annotated[
         bool, typer.Option("--mint", help="Mint new tokens; only the mint's authority may.")
     ] = False,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Put tokens into the vault that a run pays from. Each time it is run it puts in more."""
 
@@ -68,19 +63,17 @@ def fund(
         values = {"run": str(found.key), "amount": units, "vault": pay.vault, "decimals": of.decimals}
         return Result(f"paid in {paid_in}, the vault holds {vault}", values)
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)
 
 
+@sends
 def settle(
     run: RunArg,
     member: Annotated[
         str | None, typer.Option("--for", metavar="ADDRESS", help="Only this member; else everybody.")
     ] = None,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Move pay from the slots into the members' accounts and free the slots of those who left; anybody may."""
     wallet = None if member is None else address(member, "--for")
@@ -102,20 +95,18 @@ def settle(
         }
         return Result(text, values)
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)
 
 
+@sends
 def claim(
     run: RunArg,
     owner: Annotated[
         str | None, typer.Option("--for", metavar="ADDRESS", help="Pay this member, not the own wallet.")
     ] = None,
     everybody: Annotated[bool, typer.Option("--all", help="Pay every member that has open pay.")] = False,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Pay out what a member earned and has not claimed yet, to the member's own token account.
 
@@ -132,7 +123,7 @@ def claim(
         done = await money.claim(session, found, wallet)
         return Result(_claimed(done), _claim_values(done))
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)
 
 
 def _claimed(done: Claimed) -> str:

@@ -11,16 +11,12 @@ from psyche_chain.amounts import format_amount
 from psyche_chain.chain import accounts
 from psyche_chain.cli import output
 from psyche_chain.cli.options import (
-    DEFAULT_MAX_FEE,
     JsonOpt,
-    KeypairOpt,
-    MaxFeeOpt,
-    PriorityFeeOpt,
-    RpcOpt,
     RunArg,
     address,
 )
-from psyche_chain.cli.sending import Result, Sending, confirm
+from psyche_chain.cli.sending import Result, Sending, confirm, sends
+from psyche_chain.cli.shell import add_commands
 from psyche_chain.config import RunConfig, load_config
 
 ConfigArg = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="Run configuration.")]
@@ -29,13 +25,13 @@ RunIdOpt = Annotated[str | None, typer.Option("--run-id", help="Instead of the f
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for name, function, example in (
+    add_commands(
+        app,
         ("validate-config", validate_config, "validate-config config/demo.toml"),
         ("create-run", create_run, "create-run config/demo.toml --rpc http://127.0.0.1:8899"),
         ("update-run", update_run, "update-run demo config/demo.toml --dry-run"),
         ("close-run", close_run, "close-run demo"),
-    ):
-        app.command(name, epilog=f"Example: psyche-chain {example}")(function)
+    )
 
 
 def _load(path: Path, run_id: str | None) -> RunConfig:
@@ -54,15 +50,13 @@ def validate_config(config: ConfigArg, run_id: RunIdOpt = None, json: JsonOpt = 
         output.data(f"{config}: valid (run {loaded.run_id}, {loaded.config.total_steps} steps)")
 
 
+@sends
 def create_run(
     config: ConfigArg,
     run_id: RunIdOpt = None,
     paused: Annotated[bool, typer.Option("--paused", help="Leave the run paused.")] = False,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Create a run, or bring your own one to what the file says; prints the run's key.
 
@@ -75,9 +69,10 @@ def create_run(
         values = {"run": str(run.key), "run_id": run.run_id, "run_state": str(run.run_state)}
         return Result(str(run.key), values)
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)
 
 
+@sends
 def update_run(
     run: RunArg,
     config: ConfigArg,
@@ -85,11 +80,8 @@ def update_run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what differs; send nothing, pay nothing.")
     ] = False,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Bring a run to what a file says: rules, specification, texts, pay; only what differs is sent.
 
@@ -111,7 +103,7 @@ def update_run(
             note = "dry run: nothing was sent" + (f"; {plan.needs_halt}" if plan.needs_halt else "")
         return Result("\n".join(text), values, note)
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)
 
 
 def _short(value: Any) -> str:
@@ -120,6 +112,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+@sends
 def close_run(
     run: RunArg,
     recipient: Annotated[
@@ -134,11 +127,8 @@ def close_run(
     claims: Annotated[
         bool, typer.Option("--claims/--no-claims", help="Pay members their open claims first.")
     ] = True,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Close a paused or finished run; all rent comes back, and tokens that the vault owes nobody.
 
@@ -176,4 +166,4 @@ def close_run(
         }
         return Result(text, values)
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)

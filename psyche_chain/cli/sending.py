@@ -1,8 +1,9 @@
 """How commands that send transactions run: checked programs, a result as text or JSON, and what it cost."""
 
+import functools
+import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import trio
@@ -11,7 +12,17 @@ from psyche_chain.admin.cluster import on_our_programs
 from psyche_chain.admin.costs import Cost, measure
 from psyche_chain.admin.session import Session, open_session
 from psyche_chain.cli import exit_codes, output
-from psyche_chain.cli.options import endpoints, fee_policy, wallet
+from psyche_chain.cli.options import (
+    DEFAULT_MAX_FEE,
+    JsonOpt,
+    KeypairOpt,
+    MaxFeeOpt,
+    PriorityFeeOpt,
+    RpcOpt,
+    endpoints,
+    fee_policy,
+    wallet,
+)
 from psyche_chain.cli.shell import first_error
 from psyche_chain.errors import PsycheError
 
@@ -32,11 +43,11 @@ class Result:
 class Sending:
     """The options that all sending commands share."""
 
-    rpc: list[str] | None
-    keypair: Path | None
-    priority_fee: str
-    max_fee: int
-    json: bool
+    json: JsonOpt = False
+    rpc: RpcOpt = None
+    keypair: KeypairOpt = None
+    priority_fee: PriorityFeeOpt = "auto"
+    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE
 
     def run(self, action: Callable[[Session], Awaitable[Result]]) -> None:
         """Run `action` and print its result, then what it cost.
@@ -78,6 +89,21 @@ class Sending:
             _tell(cost)
         else:
             output.note(result.if_nothing or "nothing to do: no transaction was sent")
+
+
+def sends(command: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of a function with a parameter `sending`: on the command line that is the options of `Sending`."""
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "sending"]
+    shared = list(inspect.signature(Sending).parameters.values())
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        sending = Sending(**{option.name: values.pop(option.name) for option in shared})
+        command(**values, sending=sending)
+
+    run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in (*own, *shared)}
+    return run
 
 
 def _tell(cost: Cost) -> None:

@@ -65,6 +65,12 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, known: KnownErr
     return exit_codes.OK
 
 
+def add_commands(app: typer.Typer, *commands: tuple[str, Callable[..., None], str]) -> None:
+    """Add commands to an application: the name, the function, and what an example of it says after `psyche-chain`."""
+    for name, function, example in commands:
+        app.command(name, epilog=f"Example: psyche-chain {example}")(function)
+
+
 def first_error(exc: BaseException) -> BaseException:
     """The error to show of a group: a `PsycheError` before anything else."""
     if not isinstance(exc, BaseExceptionGroup):

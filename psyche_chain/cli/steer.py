@@ -11,53 +11,44 @@ from psyche_chain.amounts import format_amount, parse_amount
 from psyche_chain.chain import accounts, queries
 from psyche_chain.cli import exit_codes, output
 from psyche_chain.cli.options import (
-    DEFAULT_MAX_FEE,
-    JsonOpt,
-    KeypairOpt,
-    MaxFeeOpt,
-    PriorityFeeOpt,
-    RpcOpt,
     RunArg,
     address,
 )
-from psyche_chain.cli.sending import Result, Sending, confirm
+from psyche_chain.cli.sending import Result, Sending, confirm, sends
+from psyche_chain.cli.shell import add_commands
 from psyche_chain.errors import NotFoundError, PsycheError
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for name, function, example in (
+    add_commands(
+        app,
         ("pause", pause, "pause demo"),
         ("resume", resume, "resume demo"),
         ("set-rates", set_rates, "set-rates demo 12.5"),
         ("set-authority", set_authority, "set-authority demo ADDRESS --yes"),
         ("tick", tick, "tick demo"),
-    ):
-        app.command(name, epilog=f"Example: psyche-chain {example}")(function)
+    )
 
 
+@sends
 def pause(
     run: RunArg,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Pause a run; a live epoch ends first, and everything that was trained is paid."""
-    _set_paused(run, True, Sending(rpc, keypair, priority_fee, max_fee, json))
+    _set_paused(run, True, sending)
 
 
+@sends
 def resume(
     run: RunArg,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Let a paused run go on, or take back a pause that is not there yet."""
-    _set_paused(run, False, Sending(rpc, keypair, priority_fee, max_fee, json))
+    _set_paused(run, False, sending)
 
 
 def _set_paused(name: str, paused: bool, sending: Sending) -> None:
@@ -75,16 +66,14 @@ def _set_paused(name: str, paused: bool, sending: Sending) -> None:
     sending.run(action)
 
 
+@sends
 def set_rates(
     run: RunArg,
     rate: Annotated[
         str, typer.Argument(metavar="RATE", help="Tokens per round (points in a run without a pool).")
     ],
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Set what a round pays, from the next epoch on."""
 
@@ -109,20 +98,18 @@ def set_rates(
             f"{format_amount(state.next_round_rate, decimals)} per round from the next epoch", values
         )
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)
 
 
+@sends
 def set_authority(
     run: RunArg,
     new: Annotated[
         str, typer.Argument(metavar="ADDRESS", help="The wallet that steers the run from now on.")
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for a confirmation.")] = False,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Hand a run (and its pool, where it pays) to another wallet. Only that wallet can give it back."""
     to = address(new, "ADDRESS")
@@ -149,16 +136,14 @@ def set_authority(
         }
         return Result(f"run {found.run_id} belongs to {to}", values)
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)
 
 
+@sends
 def tick(
     run: RunArg,
-    json: JsonOpt = False,
-    rpc: RpcOpt = None,
-    keypair: KeypairOpt = None,
-    priority_fee: PriorityFeeOpt = "auto",
-    max_fee: MaxFeeOpt = DEFAULT_MAX_FEE,
+    *,
+    sending: Sending,
 ) -> None:
     """Make the transitions that are due; anybody may."""
 
@@ -169,4 +154,4 @@ def tick(
         text = state.phase.label if moved else f"{state.phase.label} (nothing was due)"
         return Result(text, {"run": str(found.key), "phase": state.phase.label, "moved": moved})
 
-    Sending(rpc, keypair, priority_fee, max_fee, json).run(action)
+    sending.run(action)
