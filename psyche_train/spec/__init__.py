@@ -1,0 +1,31 @@
+"""The training specification of a run: the TOML's `[model.LLM]`, checked, canonical and hashed."""
+
+from psyche_train.spec.checkpoint import Checkpoint, HubCheckpoint, InitCheckpoint, LocalCheckpoint
+from psyche_train.spec.data import DataLocation, DummyData, LocalData, StdlibData
+from psyche_train.spec.matformer import MatFormer
+from psyche_train.spec.optimizer import DistroOptimizer, Optimizer
+from psyche_train.spec.schedule import AnySchedule, LrSchedule
+from psyche_train.spec.tables import OneOf, Sha256Hex, Table
+from psyche_train.spec.train import MAX_SPEC_BYTES, SpecError, TrainSpec
+
+__all__ = [
+    "MAX_SPEC_BYTES",
+    "AnySchedule",
+    "Checkpoint",
+    "DataLocation",
+    "DistroOptimizer",
+    "DummyData",
+    "HubCheckpoint",
+    "InitCheckpoint",
+    "LocalCheckpoint",
+    "LocalData",
+    "LrSchedule",
+    "MatFormer",
+    "OneOf",
+    "Optimizer",
+    "Sha256Hex",
+    "SpecError",
+    "StdlibData",
+    "Table",
+    "TrainSpec",
+]

@@ -1,0 +1,70 @@
+"""`[model.LLM.checkpoint]`: where a run's first weights come from."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from psyche_train.spec.tables import OneOf, Sha256Hex, Table
+
+
+class InitCheckpoint(Table):
+    """Fresh weights from an integer generator: the same bits on every machine."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    hidden_size: int = Field(default=128, ge=8, le=65_536)
+    intermediate_size: int = Field(default=512, ge=1, le=1_048_576)
+    num_hidden_layers: int = Field(default=4, ge=1, le=512)
+    num_attention_heads: int = Field(default=4, ge=1, le=1024)
+    num_key_value_heads: int = Field(default=4, ge=1, le=1024)
+    vocab_size: int = Field(default=256, ge=2, le=1_048_576)
+    rope_theta: float = Field(default=10_000.0, gt=0)
+    rms_norm_eps: float = Field(default=1e-5, gt=0, lt=1)
+    tie_word_embeddings: bool = True
+    initializer_range: float = Field(default=0.02, gt=0, le=1)
+    weights_sha256: Sha256Hex = ""
+    """Weights hash h_0 of the initial weights; `resolve` fills it in."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"hidden_size = {self.hidden_size} must divide by 2 x num_attention_heads = "
+                f"{2 * self.num_attention_heads} (rotary embeddings pair the entries of a head)"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads = {self.num_attention_heads} must divide by "
+                f"num_key_value_heads = {self.num_key_value_heads}"
+            )
+        return self
+
+
+class HubCheckpoint(Table):
+    """A Hugging Face repository in the transformers layout."""
+
+    repo_id: str = Field(min_length=1, max_length=128)
+    revision: str | None = Field(default=None, max_length=64)
+    weights_sha256: Sha256Hex = ""
+
+
+class LocalCheckpoint(Table):
+    """A directory in the transformers layout that every member has."""
+
+    path: str = Field(min_length=1, max_length=512)
+    weights_sha256: Sha256Hex = ""
+
+
+class Checkpoint(OneOf):
+    """Where the run's first weights come from."""
+
+    Init: InitCheckpoint | None = None
+    Hub: HubCheckpoint | None = None
+    Local: LocalCheckpoint | None = None
+
+    @property
+    def chosen(self) -> InitCheckpoint | HubCheckpoint | LocalCheckpoint:
+        """The sub-table that is there."""
+        chosen: InitCheckpoint | HubCheckpoint | LocalCheckpoint = getattr(self, self.kind)
+        return chosen
