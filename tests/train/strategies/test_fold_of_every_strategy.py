@@ -95,7 +95,7 @@ def test_every_tier_goes_on_from_what_a_full_member_offers(runs, kind, tmp_path)
             trainer.restore(path, full.position)
             assert replay(trainer, log[2:]) == runs(kind).members[tier].weights_hash()
     bare = member(kind, tmp_path / "bare")
-    with pytest.raises(CheckpointError, match="lacks (momentum|exp_avg)/"):
+    with pytest.raises(CheckpointError, match=r"lacks (momentum|exp_avg)/"):
         bare.restore(directory / "model.safetensors", full.position)
 
 
