@@ -26,7 +26,6 @@ from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError
 from psyche_train.learner import Learner, choose_device
 from psyche_train.matformer.box import StartupInfo
 from psyche_train.matformer.loading import CheckpointError, Strategy, inferred, read_slice
-from psyche_train.models.llama import slice_config
 from psyche_train.models.schema import TierError
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import first_weights, schema_of
@@ -106,7 +105,7 @@ class Trainer:
         self.strategy: Strategy = strategy
         self.device = choose_device(device)
         self.schema = schema_of(spec)
-        self.data = Dataset(spec, self.schema.config.vocab_size)
+        self.data = Dataset(spec, self.schema.family.vocab_size)
         optimizer = spec.optimizer.chosen
         layout = {"kind": "Distro", "chunk": optimizer.compression_chunk, "topk": optimizer.compression_topk}
         self.schema_hash = self.schema.sha256(layout)
@@ -125,7 +124,6 @@ class Trainer:
         self.position = Position()
         self.store = CheckpointStore(state_dir / "checkpoints", keep=keep)
         self.source = StartupInfo.of(spec, self.schema, tier, strategy)
-        self._config = slice_config(self.schema.config, tier, spec.matformer.ffn_rescale)
         self._distro = DistroState(optimizer, self.layouts[tier].grids, self.device)
         self._learner: Learner | None = None
         self._digests: list[bytes] | None = None
@@ -293,7 +291,10 @@ class Trainer:
 
     def _take(self, weights: dict[str, Tensor], position: Position) -> None:
         if self._learner is None:
-            self._learner = Learner(self._config, self.schema, weights, self.device)
+            family = self.schema.family
+            factor = 2.0 ** (self.tier * self.spec.matformer.ffn_rescale)
+            model = family.build(family.ffn_width >> self.tier, weights, self.device, factor=factor)
+            self._learner = Learner(model, self.schema, self.device)
         else:
             self._learner.copy_weights(weights)
         self._digests = None
@@ -364,6 +365,7 @@ class Trainer:
             apply_step(weight, steps[name], lr=lr, weight_decay=optimizer.weight_decay)
 
     def _save_configuration(self, folder: Path) -> None:
-        self._config.save_pretrained(folder)
-        if self.spec.data_location.Stdlib and self._config.vocab_size == 256:
+        family = self.schema.family
+        family.save_tables(family.tables_of_tier(self.tier, self.spec.matformer.ffn_rescale), folder)
+        if self.spec.data_location.Stdlib and family.vocab_size == 256:
             save_byte_tokenizer(folder)
