@@ -17,7 +17,7 @@ from psyche_chain.admin.rewards import RunPay
 from psyche_chain.chain.state import RunState
 from psyche_train.checkpoints.store import verify
 from psyche_train.fold.digest import part_digests, weights_hash
-from psyche_train.matformer.loading import full_config, inferred, read_slice
+from psyche_train.matformer.loading import inferred, read_family, read_slice
 from psyche_train.models.schema import Schema
 from psyche_train.records import GENESIS, RoundRecord
 from psyche_train.resolve import with_folded
@@ -40,7 +40,7 @@ def read_weights(checkpoint: Path, spec: TrainSpec) -> Weights:
         CheckpointError: it is missing, torn, or not a model of this run.
     """
     verify(checkpoint)
-    schema = Schema.of(full_config(checkpoint), spec.matformer.max_tier)
+    schema = Schema.of(read_family(checkpoint), spec.matformer.max_tier)
     source = inferred(checkpoint, schema)
     shared = with_folded(schema, spec)
     digests = part_digests(shared, read_slice(source, shared, source.tier), source.tier)
