@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from psyche_train.learner import Learner
+from psyche_train.matformer.helper import Shares
 from psyche_train.models.schema import Schema
 from psyche_train.spec import TrainSpec
 from psyche_train.strategies.update import Codec, Update
@@ -53,6 +54,11 @@ class Strategy(ABC, Generic[B]):
 
     @property
     @abstractmethod
+    def shares(self) -> Shares:
+        """What members of every tier hold and train."""
+
+    @property
+    @abstractmethod
     def layout(self) -> Mapping[str, Any]:
         """What an update's bytes depend on besides the shapes; part of the schema hash."""
 
@@ -62,6 +68,7 @@ class Strategy(ABC, Generic[B]):
         learner: Learner,
         windows: Tensor,
         *,
+        epoch: int,
         round_number: int,
         lr: float,
         cancelled: Callable[[], bool],
@@ -71,7 +78,9 @@ class Strategy(ABC, Generic[B]):
         A round that is trained again first gets back what was taken out of the error buffers for it.
 
         Args:
+            learner: holds the weights that the member trains in this round (`Shares.trained`).
             windows: int64 ``[samples, max_seq_len + 1]``.
+            epoch: of the round.
             lr: learning rate of the step.
             cancelled: asked between micro-batches.
 
@@ -86,7 +95,7 @@ class Strategy(ABC, Generic[B]):
         """Change the shared weights, in place, by the accepted updates of a round.
 
         Args:
-            weights: ``name -> fp32`` of the member's width, in schema order.
+            weights: ``name -> fp32`` of what the member holds (`Shares.held`), in schema order.
             updates: at least one, in slot order.
             step: of the round, from 0.
         """
