@@ -28,7 +28,7 @@ from psyche_train.matformer.holding import Holding, hold
 from psyche_train.matformer.loading import CheckpointError, Strategy, inferred, read_slice
 from psyche_train.models.schema import TierError
 from psyche_train.records import RoundRecord
-from psyche_train.resolve import first_weights, schema_of
+from psyche_train.resolve import first_weights, schema_of, with_folded
 from psyche_train.spec import TrainSpec
 from psyche_train.strategies.choose import strategy_of
 from psyche_train.strategies.header import ExpectedUpdate, UpdateError, UpdateHeader
@@ -99,6 +99,8 @@ class Trainer:
         self.data = Dataset(spec, self.schema.family.vocab_size)
         self.training = strategy_of(spec, self.schema, tier, self.device)
         """The run's training strategy; `strategy` is only how a slice is read."""
+        self.shared = with_folded(self.schema, spec)
+        """Everything that members share: the weights and what belongs to them in the fold."""
         self.schema_hash = self.schema.sha256(self.training.layout)
         self.format: UpdateFormat[Any] = UpdateFormat(
             strategy=self.training.code,
@@ -121,6 +123,8 @@ class Trainer:
             )
         self._holding: Holding | None = None
         self._digests: list[bytes] | None = None
+        self.half_folded = False
+        """A fold failed half-way: `load`, `restore` or `reset` comes before anything else."""
         self._turn = threading.RLock()
 
     def load(self) -> None:
@@ -131,15 +135,15 @@ class Trainer:
                     logger.warning("checkpoint of another run or tier passed over path=%s", path)
                     continue
                 try:
-                    weights = read_slice(inferred(path, self.schema), self.schema, self.held_tier)
-                    digests = part_digests(self.schema, weights, self.held_tier)
+                    shared = read_slice(inferred(path, self.schema), self.shared, self.held_tier)
+                    digests = part_digests(self.shared, shared, self.held_tier)
                     if weights_hash(digests) != info.weights_sha256:
                         raise CheckpointError(f"{path}: the weights do not have the hash of position.json")
                     self.training.load_tensors(load_file(path / STATE))
                 except (ValueError, SafetensorError) as error:
                     logger.warning("checkpoint passed over path=%s reason=%s", path, error)
                     continue
-                self._take(weights, position)
+                self._take(shared, position)
                 self.source = replace(self.source, checkpoint=str(path), sliced=self.held_tier > 0)
                 return
             self.reset()
@@ -149,7 +153,8 @@ class Trainer:
         with self._turn:
             weights, name, cut = first_weights(self.spec, self.schema, self.held_tier, self.strategy)
             self.training.clear()
-            self._take(weights, Position())
+            self.training.start_folded()
+            self._take({**self.training.folded, **weights}, Position())
             self.source = replace(self.source, checkpoint=name, sliced=cut)
 
     def restore(self, path: Path, position: Position) -> None:
@@ -163,9 +168,9 @@ class Trainer:
         with self._turn:
             source = inferred(path, self.schema)
             self._check_holds_enough(source.tier, str(path))
-            weights = read_slice(source, self.schema, self.held_tier)
+            shared = read_slice(source, self.shared, self.held_tier)
             self.training.leave()
-            self._take(weights, position)
+            self._take(shared, position)
             self.source = replace(self.source, checkpoint=str(path))
 
     def train(self, job: TrainJob, cancelled: Callable[[], bool] = lambda: False) -> TrainResult:
@@ -231,14 +236,16 @@ class Trainer:
 
         Raises:
             FoldError: the record does not follow the position, or a blob is missing; nothing was changed.
+            Anything else (memory, a device): the trainer is `half_folded` and refuses to go on.
         """
         with self._turn:
             holding = self._loaded()
-            self._check_follows(record)
+            position = self.position.after(record, self.spec.sha256)
             missing = [entry.slot for entry in record.accepted if entry.slot not in blobs]
             if missing:
                 raise FoldError(f"round {record.number}: the blobs of slots {missing} are missing")
             updates = self._decoded(record, blobs)
+            self.half_folded = True
             if updates:
                 self._digests = None
                 rate = self.spec.learning_rate(record.step)
@@ -246,16 +253,11 @@ class Trainer:
             accepted = own_slot is not None and any(entry.slot == own_slot for entry in record.accepted)
             self.training.settle(record.number, accepted=accepted)
             self.training.drop_before(record.number)
-            self.position = Position(
-                history=record.next_history(self.position.history),
-                step=self.position.step + int(record.trained),
-                round=record.number + 1,
-                epoch=record.epoch,
-                data_index=record.data_index,
-            )
+            self.position = position
+            self.half_folded = False
 
     def digests(self) -> list[bytes]:
-        """Return ``[g_T, ..., g_tier]`` of the weights (see `psyche_train.fold.digest`)."""
+        """Return ``[g_T, ..., g_tier]`` of what is shared (see `psyche_train.fold.digest`)."""
         with self._turn:
             return self._all_digests()[: self.schema.max_tier - self.tier + 1]
 
@@ -273,11 +275,16 @@ class Trainer:
                 self.held_tier,
                 weights_hash(self._all_digests()),
             )
-            weights = {
-                name: weight.detach().cpu().contiguous() for name, weight in self._loaded().weights.items()
+            shared = {
+                name: value.detach().cpu().contiguous() for name, value in self._shared_tensors().items()
             }
             return self.store.write(
-                self.position, info, weights, self.training.tensors(), self._save_configuration
+                self.position,
+                info,
+                {tensor.name: shared.pop(tensor.name) for tensor in self.schema.tensors},
+                self.training.tensors(),
+                self._save_configuration,
+                folded=shared,
             )
 
     def pin(self, path: Path | None) -> None:
@@ -285,18 +292,20 @@ class Trainer:
         self.store.pin(path)
 
     def validation_loss(self) -> float:
-        """Mean loss per token on the held-out windows, fp32, at this member's width."""
+        """Mean loss per token on the held-out windows, fp32, of the tier's slice."""
         with self._turn:
             return self._loaded().loss(self.data.validation(VALIDATION_WINDOWS))
 
-    def _take(self, weights: dict[str, Tensor], position: Position) -> None:
+    def _take(self, shared: Mapping[str, Tensor], position: Position) -> None:
         if self._holding is None:
             full_width = self.schema.family.ffn_width
-            self._holding = hold(self.training.shares, self.tier, full_width, weights, self._build)
+            self._holding = hold(self.training.shares, self.tier, full_width, shared, self._build)
         else:
-            self._holding.copy_weights(weights)
+            self._holding.copy_weights(shared)
+        self.training.take_folded(shared)
         self._digests = None
         self.position = position
+        self.half_folded = False
 
     def _build(self, width: int, weights: Mapping[str, Tensor]) -> Learner:
         family = self.schema.family
@@ -306,13 +315,11 @@ class Trainer:
     def _loaded(self) -> Holding:
         if self._holding is None:
             raise TrainerError("the trainer holds no weights yet: call load, restore or reset first")
+        if self.half_folded:
+            raise TrainerError(
+                "a fold failed half-way, these weights are nobody's: call load, restore or reset first"
+            )
         return self._holding
-
-    def _all_digests(self) -> list[bytes]:
-        """``[g_T, ..., g_held]`` of all that is held."""
-        if self._digests is None:
-            self._digests = part_digests(self.schema, self._loaded().weights, self.held_tier)
-        return self._digests
 
     def _check_holds_enough(self, tier: int, name: str) -> None:
         if self.held_tier < self.tier and tier > 0:
@@ -321,19 +328,15 @@ class Trainer:
                 "(matformer.helper_fraction): its members hold the full model. Load tier 0's checkpoint"
             )
 
-    def _check_follows(self, record: RoundRecord) -> None:
-        at = self.position
-        if record.spec_hash != self.spec.sha256:
-            raise FoldError(f"round {record.number} was trained by another specification")
-        if record.number < at.round or record.epoch < at.epoch:
-            raise FoldError(
-                f"round {record.number} of epoch {record.epoch} does not follow: "
-                f"round {at.round} of epoch {at.epoch} is next"
-            )
-        if record.trained and record.step != at.step:
-            raise FoldError(
-                f"round {record.number} is step {record.step}, the weights stand before {at.step}"
-            )
+    def _all_digests(self) -> list[bytes]:
+        """``[g_T, ..., g_held]`` of all that is held."""
+        shared = self._shared_tensors()
+        if self._digests is None:
+            self._digests = part_digests(self.shared, shared, self.held_tier)
+        return self._digests
+
+    def _shared_tensors(self) -> dict[str, Tensor]:
+        return {**self._loaded().weights, **self.training.folded}
 
     def _decoded(self, record: RoundRecord, blobs: Mapping[int, bytes]) -> list[Update[Any]]:
         updates = []

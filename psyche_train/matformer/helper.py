@@ -127,16 +127,14 @@ class Shares:
     Without helper mode both are the tier's slice. With it, members of tiers above 0 hold everything, and their
     updates cover slice and sample.
 
-    Args:
-        compression_chunk: longest edge of a chunk.
-
     Raises:
         TierError: helper mode does not fit the model, see `Helper`.
     """
 
-    def __init__(self, spec: TrainSpec, schema: Schema, compression_chunk: int) -> None:
-        self.helper = helper_of(spec, schema, compression_chunk)
-        self._slices = tuple(grids(schema, tier, compression_chunk) for tier in range(schema.max_tier + 1))
+    def __init__(self, spec: TrainSpec, schema: Schema) -> None:
+        self.helper = helper_of(spec, schema)
+        chunk = spec.optimizer.chosen.compression_chunk
+        self._slices = tuple(grids(schema, tier, chunk) for tier in range(schema.max_tier + 1))
 
     @property
     def layout(self) -> dict[str, list[int]]:
@@ -164,7 +162,7 @@ class Shares:
         return self.helper.grids(tier, self.helper.rotation(epoch, round_number))
 
 
-def helper_of(spec: TrainSpec, schema: Schema, compression_chunk: int) -> Helper | None:
+def helper_of(spec: TrainSpec, schema: Schema) -> Helper | None:
     """The run's helper mode; None if it is off.
 
     Raises:
@@ -178,7 +176,7 @@ def helper_of(spec: TrainSpec, schema: Schema, compression_chunk: int) -> Helper
         spec.sha256,
         fraction=matformer.helper_fraction,
         rotation_rounds=matformer.helper_rotation_rounds,
-        compression_chunk=compression_chunk,
+        compression_chunk=spec.optimizer.chosen.compression_chunk,
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from psyche_train.fold.chunks import Grid
 from psyche_train.learner import Learner
 from psyche_train.matformer.helper import Shares
 from psyche_train.models.schema import Schema
@@ -46,16 +47,35 @@ class Strategy(ABC, Generic[B]):
         self.device = device
         self.fold_device = device if device.type == "cuda" else torch.device("cpu")
         """Where the fold computes: CUDA and CPU keep to IEEE 754 alike, MPS is not trusted to."""
+        self.shares = Shares(spec, schema)
+        """What members of every tier hold and train."""
+        self.folded: dict[str, Tensor] = {}
+        """``kind/name -> fp32`` on `fold_device`, of the weight's shape as the member holds it."""
+        self.start_folded()
+
+    def start_folded(self) -> None:
+        """Set the folded state to zeros: no round was folded yet."""
+        self.folded = {
+            f"{kind}/{grid.name}": torch.zeros(grid.shape, device=self.fold_device)
+            for kind in self.spec.optimizer.chosen.folded
+            for grid in self.shares.held(self.tier)
+        }
+
+    def take_folded(self, values: Mapping[str, Tensor]) -> None:
+        """Take the folded state that belongs to weights which are taken with it, bit for bit."""
+        self.folded = {
+            name: values[name].to(self.fold_device, torch.float32, copy=True) for name in self.folded
+        }
+
+    def covered(self, updates: Sequence[Update[B]]) -> list[tuple[Grid, ...]]:
+        """The grids of what each update covers, in schema order."""
+        heads = [update.header for update in updates]
+        return [self.shares.trained(head.tier, head.epoch, head.round) for head in heads]
 
     @property
     @abstractmethod
     def codecs(self) -> Sequence[Codec[B]]:
         """The body's codec of every tier."""
-
-    @property
-    @abstractmethod
-    def shares(self) -> Shares:
-        """What members of every tier hold and train."""
 
     @property
     @abstractmethod

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from psyche_train.fold.exact import Ballot, Signs, apply_step, direction
 from psyche_train.learner import Learner
-from psyche_train.matformer.helper import Shares
 from psyche_train.models.schema import Schema
 from psyche_train.spec import DistroOptimizer, TrainSpec
 from psyche_train.strategies.base import Strategy
@@ -31,22 +30,16 @@ class Distro(Strategy[Body]):
     ) -> None:
         super().__init__(spec, schema, tier, device)
         self.config = config
-        self._shares = Shares(spec, schema, config.compression_chunk)
         self._codecs = tuple(
-            PayloadLayout(self._shares.trained(any_tier, 0, 0), config.compression_topk)
+            PayloadLayout(self.shares.trained(any_tier, 0, 0), config.compression_topk)
             for any_tier in range(schema.max_tier + 1)
         )
-        self.state = DistroState(config, self._shares.held(tier), device)
+        self.state = DistroState(config, self.shares.held(tier), device)
 
     @property
     def codecs(self) -> Sequence[PayloadLayout]:
         """The body's codec of every tier."""
         return self._codecs
-
-    @property
-    def shares(self) -> Shares:
-        """What members of every tier hold and train."""
-        return self._shares
 
     @property
     def layout(self) -> Mapping[str, Any]:
@@ -55,7 +48,7 @@ class Distro(Strategy[Body]):
             "kind": "Distro",
             "chunk": self.config.compression_chunk,
             "topk": self.config.compression_topk,
-            **self._shares.layout,
+            **self.shares.layout,
         }
 
     def train(
@@ -69,7 +62,7 @@ class Distro(Strategy[Body]):
         cancelled: Callable[[], bool],
     ) -> tuple[float, Body]:
         """See `Strategy.train`; with `lookahead` the gradient is taken at ``weights - lr * sign(error)``."""
-        trained = self._shares.trained(self.tier, epoch, round_number)
+        trained = self.shares.trained(self.tier, epoch, round_number)
         offset = None
         if self.config.lookahead:
             offset = {grid.name: grid.take(self.state.error[grid.name]).sign() * lr for grid in trained}
@@ -83,13 +76,11 @@ class Distro(Strategy[Body]):
     ) -> None:
         """See `psyche_train.fold.exact`; every direction is computed before the first weight changes."""
         steps = {}
-        covered = [
-            self._shares.trained(update.header.tier, update.header.epoch, update.header.round)
-            for update in updates
-        ]
-        for i, grid in enumerate(self._shares.held(self.tier)):
+        covered = self.covered(updates)
+        for i, grid in enumerate(self.shares.held(self.tier)):
             ballots = [
-                Ballot(grids[i], update.body[i]) for grids, update in zip(covered, updates, strict=True)
+                Ballot(sent[i], update.body[i], update.header.tokens)
+                for sent, update in zip(covered, updates, strict=True)
             ]
             steps[grid.name] = direction(grid, ballots, votes=self.config.votes, device=self.fold_device)
         for name, weight in weights.items():
