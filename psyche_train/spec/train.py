@@ -56,6 +56,16 @@ class TrainSpec(Table):
             )
         return self
 
+    @model_validator(mode="after")
+    def _decay_shrinks(self) -> Self:
+        rate, decay = self.lr_schedule.chosen.base_lr, self.optimizer.chosen.weight_decay
+        if rate * decay >= 1:
+            raise ValueError(
+                f"lr_schedule base_lr x optimizer weight_decay = {rate} x {decay} must be below 1: a step would "
+                "turn every weight around instead of shrinking it"
+            )
+        return self
+
     def to_bytes(self) -> bytes:
         """Return canonical JSON.
 
