@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from psyche_train.assign import num_samples
 from psyche_train.checkpoints.position import Position
 from psyche_train.checkpoints.store import STATE, CheckpointInfo, CheckpointStore
+from psyche_train.checkpoints.tensors import read_all
 from psyche_train.data.dataset import Dataset
 from psyche_train.data.tokenizer import save_byte_tokenizer
 from psyche_train.fold.chunks import grids
@@ -143,8 +142,8 @@ class Trainer:
                     digests = part_digests(self.schema, weights, self.tier)
                     if weights_hash(digests) != info.weights_sha256:
                         raise CheckpointError(f"{path}: the weights do not have the hash of position.json")
-                    self._distro.load_tensors(load_file(path / STATE))
-                except (ValueError, SafetensorError) as error:
+                    self._distro.load_tensors(read_all(path / STATE))
+                except ValueError as error:
                     logger.warning("checkpoint passed over path=%s reason=%s", path, error)
                     continue
                 self._take(weights, position)
@@ -273,13 +272,20 @@ class Trainer:
         """Write a checkpoint of the weights, position and error buffers; durable when this returns."""
         with self._turn:
             info = CheckpointInfo(
-                self.run, self.spec.sha256, self.schema_hash, self.tier, self.weights_hash()
+                self.run,
+                self.spec.sha256,
+                self.schema_hash,
+                self.tier,
+                self.weights_hash(),
+                self.schema.model_sha256(),
+                self.schema.max_tier,
             )
-            weights = {
-                name: weight.detach().cpu().contiguous() for name, weight in self._loaded().weights.items()
-            }
             return self.store.write(
-                self.position, info, weights, self._distro.tensors(), self._save_configuration
+                self.position,
+                info,
+                self._loaded().weights,
+                self._distro.tensors(),
+                self._save_configuration,
             )
 
     def pin(self, path: Path | None) -> None:

@@ -3,35 +3,52 @@
 Strategies: `universal` takes the slice out of a full checkpoint, `sliced` reads a directory that was cut
 beforehand, `auto` takes the sliced one if it is there. Only the slice is ever held in memory.
 
-    CheckpointError (ValueError): a checkpoint that is missing, damaged, or not the run's model.
-        DoubleSliceError: a slice of a slice was asked for.
+| the checkpoint holds | asked for | universal | auto | sliced |
+|---|---|---|---|---|
+| tier 0 | tier 0 | it | it | it |
+| tier 0 | tier t | the slice is taken | the slice that was cut beforehand if there is one, else taken | cut beforehand, else an error |
+| tier s > 0 | tier s | refused: not a full checkpoint | it | it |
+| tier s > 0 | tier t > s | refused | refused: a slice of a slice | refused |
+| tier s > 0 | tier t < s | refused | refused: it lacks neurons | refused |
+
+A slice that was cut beforehand is `<path>/tier<t>` or, beside it, `<path>-tier<t>`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import LlamaConfig
 
+from psyche_train.checkpoints.errors import CheckpointError, DoubleSliceError
+from psyche_train.checkpoints.files import CONFIG, WeightFiles
+from psyche_train.checkpoints.manifest import read_manifest
+from psyche_train.checkpoints.tensors import read_json
+from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.models.schema import Schema, TierError
+
+__all__ = [
+    "CheckpointError",
+    "DoubleSliceError",
+    "SliceSource",
+    "Strategy",
+    "StoredWeights",
+    "find_source",
+    "full_config",
+    "full_weights_hash",
+    "inferred",
+    "read_slice",
+    "slice_directories",
+]
 
 Strategy = Literal["universal", "sliced", "auto"]
 
-
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged, or not the run's model."""
-
-
-class DoubleSliceError(CheckpointError):
-    """A slice of a slice was asked for: the neurons of the tier are not in the file."""
+MAX_CONFIG_BYTES = 4 << 20
+MAX_INFERRED_TIER = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +61,40 @@ class SliceSource:
     base_intermediate_size: int
 
 
-def find_source(path: Path, schema: Schema, tier: int, strategy: Strategy) -> SliceSource:
-    """Choose what to read tier `tier` from.
+def slice_directories(path: Path, tier: int) -> tuple[Path, Path]:
+    """Where a slice that was cut beforehand is looked for: in the checkpoint, and beside it."""
+    return path / f"tier{tier}", path.with_name(f"{path.name}-tier{tier}")
 
-    A directory that was cut beforehand is named ``<path>-tier<t>`` and lies beside the full one.
+
+def find_source(path: Path, schema: Schema, tier: int, strategy: Strategy) -> SliceSource:
+    """Choose what to read tier `tier` from, as the table above says.
 
     Raises:
-        CheckpointError: nothing is there. DoubleSliceError: what is there is another tier's slice.
+        CheckpointError: nothing is there, or what is there is not this tier's slice of this model.
+        DoubleSliceError: it is another tier's slice. TierError: the tier has more neurons than the slice.
     """
-    beside = path.with_name(f"{path.name}-tier{tier}")
-    if strategy == "sliced" and tier > 0 and not beside.is_dir() and inferred(path, schema).tier != tier:
-        raise CheckpointError(
-            f"{beside} is not there: cut it first, or load with strategy universal from the full checkpoint"
+    cut = None
+    if tier > 0 and strategy != "universal":
+        cut = next((folder for folder in slice_directories(path, tier) if folder.is_dir()), None)
+    if cut is not None:
+        source = inferred(cut, schema)
+        if source.tier != tier:
+            raise CheckpointError(
+                f"{cut} holds tier {source.tier}, its name says tier {tier}: remove it, or cut it again with "
+                f"psyche-train slice {path} --tiers {tier}"
+            )
+        return source
+    source = inferred(path, schema)
+    if strategy == "universal" and source.tier > 0:
+        raise DoubleSliceError(
+            f"{path} is already the slice of tier {source.tier}, strategy universal cuts full checkpoints only: "
+            "use strategy auto or sliced for this slice, or load tier 0's checkpoint"
         )
-    chosen = beside if strategy != "universal" and tier > 0 and beside.is_dir() else path
-    source = inferred(chosen, schema)
+    if strategy == "sliced" and source.tier != tier:
+        raise CheckpointError(
+            f"{slice_directories(path, tier)[1]} is not there: cut it with psyche-train slice {path} "
+            f"--tiers {tier}, or load with strategy universal from the full checkpoint"
+        )
     _check_not_sliced_twice(source, tier)
     return source
 
@@ -70,60 +106,121 @@ def inferred(path: Path, schema: Schema) -> SliceSource:
         CheckpointError: it is not this model at any tier, or is an export.
     """
     base = int(schema.config.intermediate_size)
-    config_path = path / "config.json"
-    if path.is_dir() and config_path.is_file():
-        try:
-            config = json.loads(config_path.read_text())
-            width = int(config["intermediate_size"])
-            base = int(config.get("matformer_base_intermediate_size", base))
-            tier_said = int(config["matformer_tier"]) if "matformer_tier" in config else None
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{config_path} is not a model's configuration: {error!r}") from error
-        if config.get("matformer_export"):
-            raise CheckpointError(f"{path} is an export (the slice's factor is folded in): not for training")
-        if tier_said is not None:
-            if not 0 <= tier_said <= 16 or base >> tier_said != width:
-                raise CheckpointError(f"{config_path}: tier {tier_said} of width {base} is not {width} wide")
-            return _checked(SliceSource(path, tier_said, base), schema)
+    if path.is_dir():
+        tables = read_config(path)
+        width, said_base, said_tier = _widths(path, tables)
+        if said_base not in (None, base):
+            raise CheckpointError(f"{path} was cut from a width of {said_base}, the model has {base}")
+        manifest = read_manifest(path)
+        if manifest is not None and manifest.schema_sha256 != schema.model_sha256().hex():
+            raise CheckpointError(
+                f"{path} has schema {manifest.schema_sha256[:16]}, the model has "
+                f"{schema.model_sha256().hex()[:16]}: it is the checkpoint of another model"
+            )
+        if said_tier is not None:
+            if base >> said_tier != width or base % 2**said_tier:
+                raise CheckpointError(
+                    f"{path / CONFIG}: tier {said_tier} of width {base} is not {width} wide"
+                )
+            return SliceSource(path, said_tier, base)
     else:
         width = _file_width(path, schema)
-    for tier in range(schema.max_tier + 1):
-        if base >> tier == width:
-            return _checked(SliceSource(path, tier, base), schema)
-    raise CheckpointError(f"{path} has a feed-forward width of {width}: no tier of {base}")
+    for tier in range(MAX_INFERRED_TIER + 1):
+        if base % 2**tier == 0 and base >> tier == width:
+            return SliceSource(path, tier, base)
+    raise CheckpointError(
+        f"{path} has a feed-forward width of {width}: no tier of {base}, which must be a power of two times it"
+    )
+
+
+class StoredWeights(Mapping[str, Tensor]):
+    """A tier's weights in a checkpoint, ``name -> fp32 CPU tensor``, each read when it is asked for.
+
+    Use it as a context manager, or `close` it. Shapes are checked when it is made, values when they are read.
+
+    Raises:
+        DoubleSliceError: the source is a slice and not this tier's.
+        CheckpointError: a tensor is missing, has another shape, or is not finite.
+    """
+
+    def __init__(self, source: SliceSource, schema: Schema, tier: int) -> None:
+        _check_not_sliced_twice(source, tier)
+        self.source, self.tier = source, tier
+        self._tensors = {tensor.name: tensor for tensor in schema.tensors}
+        self._files = WeightFiles(source.path)
+        try:
+            for tensor in schema.tensors:
+                shape = self._files.entry(tensor.name).shape
+                if shape != tensor.shape_at(source.tier):
+                    raise CheckpointError(
+                        f"{source.path}: {tensor.name} is {shape}, "
+                        f"tier {source.tier} has {tensor.shape_at(source.tier)}"
+                    )
+        except BaseException:
+            self._files.close()
+            raise
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._files.read(name, self._tensors[name].slice_at(self.tier))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._files.close()
+
+    def __enter__(self) -> StoredWeights:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
 def read_slice(source: SliceSource, schema: Schema, tier: int) -> dict[str, Tensor]:
     """Return tier `tier`'s weights, ``name -> fp32 CPU tensor``; reads nothing outside the slice.
 
     Raises:
-        DoubleSliceError: the source is a slice and not this tier's.
-        CheckpointError: a tensor is missing, has another shape, or is not finite.
+        DoubleSliceError, CheckpointError: as `StoredWeights`.
     """
-    _check_not_sliced_twice(source, tier)
-    weights: dict[str, Tensor] = {}
-    with ExitStack() as stack:
-        where: dict[str, Any] = {}
-        for file in _files(source.path):
-            try:
-                handle = stack.enter_context(safe_open(file, framework="pt"))
-            except (OSError, SafetensorError) as error:
-                raise CheckpointError(f"{file} cannot be read: {error}") from error
-            where.update(dict.fromkeys(handle.keys(), handle))
-        for tensor in schema.tensors:
-            if tensor.name not in where:
-                raise CheckpointError(f"{source.path} lacks {tensor.name}")
-            stored = where[tensor.name].get_slice(tensor.name)
-            if tuple(stored.get_shape()) != tensor.shape_at(source.tier):
-                raise CheckpointError(
-                    f"{source.path}: {tensor.name} is {tuple(stored.get_shape())}, "
-                    f"tier {source.tier} has {tensor.shape_at(source.tier)}"
-                )
-            values = stored[tensor.slice_at(tier)].to(torch.float32).contiguous()
-            if not bool(torch.isfinite(values).all()):
-                raise CheckpointError(f"{source.path}: {tensor.name} holds NaN or infinity")
-            weights[tensor.name] = values
-    return weights
+    with StoredWeights(source, schema, tier) as weights:
+        return {name: weights[name] for name in weights}
+
+
+def full_weights_hash(source: SliceSource, schema: Schema) -> bytes | None:
+    """Hash h_0 of the full model that a checkpoint is, or was cut from; one tensor at a time is read.
+
+    A slice proves it with the digests of the parts that it lacks, which `psyche-train slice` wrote into its
+    manifest; None if they are not there. A manifest that lies about them gives another hash.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged.
+    """
+    outer: list[bytes] = []
+    if source.tier > 0:
+        manifest = read_manifest(source.path) if source.path.is_dir() else None
+        if manifest is None or len(manifest.outer_sha256) != source.tier or source.tier > schema.max_tier:
+            return None
+        outer = [bytes.fromhex(digest) for digest in manifest.outer_sha256]
+    with StoredWeights(source, schema, source.tier) as weights:
+        return weights_hash(part_digests(schema, weights, source.tier) + outer)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a checkpoint directory's `config.json`.
+
+    Raises:
+        CheckpointError: there is none, or it belongs to an export.
+    """
+    if not (path / CONFIG).is_file():
+        raise CheckpointError(f"{path} holds no {CONFIG}: it is not a checkpoint in the transformers layout")
+    tables = read_json(path / CONFIG, MAX_CONFIG_BYTES)
+    if tables.get("matformer_export"):
+        raise CheckpointError(f"{path} is an export (the slice's factor is folded in): not for training")
+    return tables
 
 
 def full_config(path: Path) -> LlamaConfig:
@@ -132,26 +229,43 @@ def full_config(path: Path) -> LlamaConfig:
     Raises:
         CheckpointError: there is no Llama configuration.
     """
-    try:
-        tables: dict[str, Any] = json.loads((path / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} holds no readable config.json: {error}") from error
+    tables = read_config(path)
     if tables.get("model_type") != "llama":
-        raise CheckpointError(f"{path} holds a model of type {tables.get('model_type')!r}, not llama")
-    tables["intermediate_size"] = tables.pop("matformer_base_intermediate_size", tables["intermediate_size"])
-    tables.pop("matformer_tier", None)
-    tables.pop("matformer_ffn_rescale", None)
-    tables["use_cache"] = False
-    return LlamaConfig(**tables)
-
-
-def _checked(source: SliceSource, schema: Schema) -> SliceSource:
-    base = int(schema.config.intermediate_size)
-    if source.base_intermediate_size != base:
         raise CheckpointError(
-            f"{source.path} was cut from a width of {source.base_intermediate_size}, the model has {base}"
+            f"{path} holds a model of type {str(tables.get('model_type'))[:80]!r}, not llama"
         )
-    return source
+    width, base, _ = _widths(path, tables)
+    tables["intermediate_size"] = width if base is None else base
+    for key in ("matformer_base_intermediate_size", "matformer_tier", "matformer_ffn_rescale"):
+        tables.pop(key, None)
+    tables["use_cache"] = False
+    try:
+        return LlamaConfig(**tables)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path / CONFIG} is not a Llama's configuration: {error}") from error
+
+
+def _widths(path: Path, tables: Mapping[str, Any]) -> tuple[int, int | None, int | None]:
+    """Width, width at tier 0 and tier, as far as a configuration says them."""
+
+    def number(key: str, limit: int) -> int | None:
+        value = tables.get(key)
+        if key not in tables:
+            return None
+        if type(value) is not int or not 0 <= value <= limit:
+            raise CheckpointError(
+                f"{path / CONFIG}: {key} = {str(value)[:80]!r}, a number up to {limit} is needed"
+            )
+        return value
+
+    width = number("intermediate_size", 2**31)
+    if not width:
+        raise CheckpointError(f"{path / CONFIG} says no intermediate_size")
+    return (
+        width,
+        number("matformer_base_intermediate_size", 2**31),
+        number("matformer_tier", MAX_INFERRED_TIER),
+    )
 
 
 def _check_not_sliced_twice(source: SliceSource, tier: int) -> None:
@@ -169,21 +283,8 @@ def _check_not_sliced_twice(source: SliceSource, tier: int) -> None:
 
 def _file_width(path: Path, schema: Schema) -> int:
     cut = next(tensor for tensor in schema.tensors if tensor.cut_axis is not None)
-    for file in _files(path):
-        try:
-            with safe_open(file, framework="pt") as handle:
-                if cut.name in handle.keys():  # noqa: SIM118 - not a dict
-                    return int(handle.get_slice(cut.name).get_shape()[cut.cut_axis])
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{file} cannot be read: {error}") from error
-    raise CheckpointError(f"{path} lacks {cut.name}")
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    files = sorted(path.glob("model*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{path} holds no model*.safetensors")
-    yield from files
+    with WeightFiles(path) as files:
+        shape = files.entry(cut.name).shape
+    if cut.cut_axis is None or len(shape) != len(cut.shape):
+        raise CheckpointError(f"{path}: {cut.name} is {shape}, the model's is {cut.shape}")
+    return shape[cut.cut_axis]

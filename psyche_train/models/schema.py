@@ -90,6 +90,11 @@ class Schema:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).digest()
 
+    def model_sha256(self) -> bytes:
+        """Hash of names, full shapes and cut axes: the same for all tiers, runs and strategies of a model."""
+        content = [[tensor.name, list(tensor.shape), tensor.cut_axis] for tensor in self.tensors]
+        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).digest()
+
 
 def check_tier(intermediate_size: int, tier: int) -> None:
     """Refuse a tier that does not divide the feed-forward width.
