@@ -246,9 +246,14 @@ def _may_pass(error: Exception) -> bool:
     return status in (408, 425, 429) or status >= 500 or (status == 0 and _is_transport(error))
 
 
-def _status(error: Exception) -> int:
-    response = getattr(error, "response", None)
-    return int(getattr(response, "status_code", 0) or 0)
+def _status(error: BaseException | None) -> int:
+    """Status of the answer that failed, also where the library wrapped it; 0 where there was none."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if status := int(getattr(response, "status_code", 0) or 0):
+            return status
+        error = error.__cause__
+    return 0
 
 
 def _is_transport(error: BaseException | None) -> bool:
@@ -269,7 +274,10 @@ def _named(name: str, error: Exception, *, writes: bool) -> CheckpointError:
     if isinstance(error, OSError) and error.errno is not None and not status:
         with disk(_cache(), f"cannot store {name} in"):
             raise error
-    if isinstance(error, errors.OfflineModeIsEnabled):
+    if isinstance(error, errors.OfflineModeIsEnabled) or (
+        isinstance(error, errors.LocalEntryNotFoundError)
+        and isinstance(error.__cause__, errors.OfflineModeIsEnabled)
+    ):
         return CheckpointError(f"{name} cannot be reached: HF_HUB_OFFLINE is set; unset it")
     if isinstance(error, errors.GatedRepoError):
         return CheckpointError(
@@ -284,7 +292,7 @@ def _named(name: str, error: Exception, *, writes: bool) -> CheckpointError:
         return CheckpointError(
             f"{name} is not there, or is private: check the name; if it is private, {token}"
         )
-    if isinstance(error, errors.LocalEntryNotFoundError):
+    if isinstance(error, errors.LocalEntryNotFoundError) and not status and not _is_transport(error):
         return CheckpointError(f"{name} is not in the cache, and the Hub cannot be asked: go online once")
     if isinstance(error, errors.HFValidationError):
         return CheckpointError(f"{name} is no name of a repository: {error}")
