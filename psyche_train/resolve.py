@@ -3,86 +3,12 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
-
-from torch import Tensor
-from transformers import LlamaConfig
 
 from psyche_train.data.dataset import Dataset
 from psyche_train.data.source import DataError, open_tokens, read_tokens
-from psyche_train.fold.digest import part_digests, weights_hash
-from psyche_train.matformer.loading import (
-    CheckpointError,
-    Strategy,
-    find_source,
-    full_config,
-    inferred,
-    read_slice,
-)
-from psyche_train.models.initial import initial_weights
-from psyche_train.models.llama import config_of
-from psyche_train.models.schema import Schema
-from psyche_train.spec import DummyData, HubCheckpoint, InitCheckpoint, LocalCheckpoint, StdlibData, TrainSpec
-
-
-def schema_of(spec: TrainSpec) -> Schema:
-    """The schema of a run's model at full width."""
-    chosen = spec.checkpoint.chosen
-    config: LlamaConfig
-    if isinstance(chosen, InitCheckpoint):
-        config = config_of(chosen, spec.max_seq_len)
-    else:
-        config = full_config(checkpoint_dir(chosen))
-    return Schema.of(config, spec.matformer.max_tier)
-
-
-def first_weights(
-    spec: TrainSpec, schema: Schema, tier: int, strategy: Strategy = "auto"
-) -> tuple[dict[str, Tensor], str, bool]:
-    """Return a run's first weights at a tier, where they came from, and whether that was cut beforehand.
-
-    Raises:
-        CheckpointError: the source is missing, or its full weights do not have the spec's hash.
-    """
-    chosen = spec.checkpoint.chosen
-    if isinstance(chosen, InitCheckpoint):
-        weights = initial_weights(schema, chosen.seed, tier)
-        name, cut = f"Init, seed {chosen.seed}", False
-    else:
-        source = find_source(checkpoint_dir(chosen), schema, tier, strategy)
-        weights = read_slice(source, schema, tier)
-        name, cut = str(source.path), source.tier > 0
-    if tier == 0 and chosen.weights_sha256:
-        found = weights_hash(part_digests(schema, weights, 0)).hex()
-        if found != chosen.weights_sha256:
-            raise CheckpointError(
-                f"the first weights ({name}) have hash {found[:16]}, the run's is "
-                f"{chosen.weights_sha256[:16]}: get the checkpoint that the run names"
-            )
-    return weights, name, cut
-
-
-def checkpoint_dir(chosen: HubCheckpoint | LocalCheckpoint) -> Path:
-    """The local directory of a checkpoint; a Hub repository is fetched first."""
-    if isinstance(chosen, LocalCheckpoint):
-        path = Path(chosen.path).expanduser()
-        if not path.is_dir():
-            raise CheckpointError(f"checkpoint.Local.path = {path} is not a directory here")
-        return path
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(
-                chosen.repo_id, revision=chosen.revision, allow_patterns=["*.json", "*.safetensors"]
-            )
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{chosen.repo_id} cannot be fetched from the Hub: {error}. Check the name, your network, or use "
-            "checkpoint.Local"
-        ) from error
+from psyche_train.matformer.first import checkpoint_dir, first_weights, resolve_checkpoint, schema_of
+from psyche_train.matformer.loading import CheckpointError
+from psyche_train.spec import DummyData, StdlibData, TrainSpec
 
 
 def resolve(spec: TrainSpec) -> TrainSpec:
@@ -101,17 +27,9 @@ def resolve(spec: TrainSpec) -> TrainSpec:
             update={"data_location": spec.data_location.model_copy(update={spec.data_location.kind: kept})}
         )
     schema = schema_of(spec)
-    Dataset(spec, schema.config.vocab_size)  # too short, or tokens that the model has no row for
-    chosen = spec.checkpoint.chosen
-    if not isinstance(chosen, InitCheckpoint) and inferred(checkpoint_dir(chosen), schema).tier:
-        raise CheckpointError("a run begins with a full checkpoint, this one is a slice")
-    weights, _, _ = first_weights(spec, schema, 0, "universal")
-    digest = weights_hash(part_digests(schema, weights, 0)).hex()
-    checkpoint = spec.checkpoint.model_copy(
-        update={spec.checkpoint.kind: chosen.model_copy(update={"weights_sha256": digest})}
-    )
+    Dataset(spec, schema.family.vocab_size)  # too short, or tokens that the model has no row for
     return TrainSpec.model_validate(
-        spec.model_copy(update={"checkpoint": checkpoint}).model_dump(exclude_none=True)
+        spec.model_copy(update={"checkpoint": resolve_checkpoint(spec)}).model_dump(exclude_none=True)
     )
 
 

@@ -23,8 +23,8 @@ from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
 from psyche_train.learner import Learner, choose_device
 from psyche_train.matformer.box import StartupInfo
-from psyche_train.matformer.loading import CheckpointError, Strategy, inferred, read_slice
-from psyche_train.models.llama import slice_config
+from psyche_train.matformer.loading import CheckpointError, Strategy, inferred
+from psyche_train.matformer.stored import StoredWeights
 from psyche_train.models.schema import TierError
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import first_weights, schema_of
@@ -94,8 +94,8 @@ class Trainer:
         self.spec, self.tier, self.run = spec, tier, run
         self.strategy: Strategy = strategy
         self.device = choose_device(device)
-        self.schema = schema_of(spec)
-        self.data = Dataset(spec, self.schema.config.vocab_size)
+        self.schema = schema_of(spec, tier)
+        self.data = Dataset(spec, self.schema.family.vocab_size)
         self.training = strategy_of(spec, self.schema, tier, self.device)
         """The run's training strategy; `strategy` is only how a slice is read."""
         self.schema_hash = self.schema.sha256(self.training.layout)
@@ -111,7 +111,6 @@ class Trainer:
         self.position = Position()
         self.store = CheckpointStore(state_dir / "checkpoints", keep=keep)
         self.source = StartupInfo.of(spec, self.schema, tier, strategy)
-        self._config = slice_config(self.schema.config, tier, spec.matformer.ffn_rescale)
         self._learner: Learner | None = None
         self._digests: list[bytes] | None = None
         self._turn = threading.RLock()
@@ -124,15 +123,14 @@ class Trainer:
                     logger.warning("checkpoint of another run or tier passed over path=%s", path)
                     continue
                 try:
-                    weights = read_slice(inferred(path, self.schema), self.schema, self.tier)
-                    digests = part_digests(self.schema, weights, self.tier)
-                    if weights_hash(digests) != info.weights_sha256:
-                        raise CheckpointError(f"{path}: the weights do not have the hash of position.json")
                     self.training.load_tensors(read_all(path / STATE))
+                    with StoredWeights(inferred(path, self.schema), self.schema, self.tier) as weights:
+                        self._take(weights, position)
+                    if self.weights_hash() != info.weights_sha256:
+                        raise CheckpointError(f"{path}: the weights do not have the hash of position.json")
                 except ValueError as error:
                     logger.warning("checkpoint passed over path=%s reason=%s", path, error)
                     continue
-                self._take(weights, position)
                 self.source = replace(self.source, checkpoint=str(path), sliced=self.tier > 0)
                 return
             self.reset()
@@ -140,10 +138,10 @@ class Trainer:
     def reset(self) -> None:
         """Take the run's first weights and forget the error buffers; the position is genesis."""
         with self._turn:
-            weights, name, cut = first_weights(self.spec, self.schema, self.tier, self.strategy)
-            self.training.clear()
-            self._take(weights, Position())
-            self.source = replace(self.source, checkpoint=name, sliced=cut)
+            with first_weights(self.spec, self.schema, self.tier, self.strategy) as first:
+                self.training.clear()
+                self._take(first.weights, Position())
+            self.source = replace(self.source, checkpoint=first.name, sliced=first.cut)
 
     def restore(self, path: Path, position: Position) -> None:
         """Take weights obtained elsewhere: a checkpoint directory or a `.safetensors` file, full or slice.
@@ -154,9 +152,11 @@ class Trainer:
             CheckpointError: it is missing, damaged, another model, or another tier's slice.
         """
         with self._turn:
-            weights = read_slice(inferred(path, self.schema), self.schema, self.tier)
-            self.training.leave()
-            self._take(weights, position)
+            with StoredWeights(inferred(path, self.schema), self.schema, self.tier) as weights:
+                for name in weights:  # all of it is readable, or nothing is changed
+                    weights[name]
+                self.training.leave()
+                self._take(weights, position)
             self.source = replace(self.source, checkpoint=str(path))
 
     def train(self, job: TrainJob, cancelled: Callable[[], bool] = lambda: False) -> TrainResult:
@@ -285,9 +285,12 @@ class Trainer:
         with self._turn:
             return self._loaded().loss(self.data.validation(VALIDATION_WINDOWS))
 
-    def _take(self, weights: dict[str, Tensor], position: Position) -> None:
+    def _take(self, weights: Mapping[str, Tensor], position: Position) -> None:
         if self._learner is None:
-            self._learner = Learner(self._config, self.schema, weights, self.device)
+            family = self.schema.family
+            factor = 2.0 ** (self.tier * self.spec.matformer.ffn_rescale)
+            model = family.build(family.ffn_width >> self.tier, weights, self.device, factor=factor)
+            self._learner = Learner(model, self.schema, self.device)
         else:
             self._learner.copy_weights(weights)
         self._digests = None
@@ -335,6 +338,7 @@ class Trainer:
         return updates
 
     def _save_configuration(self, folder: Path) -> None:
-        self._config.save_pretrained(folder)
-        if self.spec.data_location.Stdlib and self._config.vocab_size == 256:
+        family = self.schema.family
+        family.save_tables(family.tables_of_tier(self.tier, self.spec.matformer.ffn_rescale), folder)
+        if self.spec.data_location.Stdlib and family.vocab_size == 256:
             save_byte_tokenizer(folder)

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -164,17 +165,33 @@ class WeightFiles:
             raise CheckpointError(f"{self.path}: {name} holds {entry.dtype}, not floating-point numbers")
         return entry
 
-    def read(self, name: str, index: tuple[slice, ...] | None = None) -> Tensor:
-        """A tensor, or a part of it, as fp32.
+    def stored(self, name: str) -> StoredTensor:
+        """A tensor that indexing reads a part of.
+
+        Raises:
+            CheckpointError: as `entry`.
+        """
+        self.entry(name)
+        return StoredTensor(self._where[name], name)
+
+    def finite(self, name: str, values: Tensor) -> Tensor:
+        """What was read of a tensor as fp32.
+
+        Raises:
+            DamagedError: it holds NaN or infinity.
+        """
+        values = values.to(torch.float32).contiguous()
+        if not bool(torch.isfinite(values).all()):
+            raise DamagedError(f"{self.path}: {name} holds NaN or infinity")
+        return values
+
+    def read(self, name: str) -> Tensor:
+        """A whole tensor as fp32.
 
         Raises:
             CheckpointError: it is not there, or not finite.
         """
-        self.entry(name)
-        values = self._where[name].read(name, index).to(torch.float32)
-        if not bool(torch.isfinite(values).all()):
-            raise DamagedError(f"{self.path}: {name} holds NaN or infinity")
-        return values
+        return self.finite(name, self.stored(name)[()])
 
     def close(self) -> None:
         """Close all files."""
@@ -186,6 +203,17 @@ class WeightFiles:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor in a file; indexing it reads that part."""
+
+    file: TensorFile
+    name: str
+
+    def __getitem__(self, index: tuple[slice, ...]) -> Tensor:
+        return self.file.read(self.name, index)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> FileEntry:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from psyche_train.checkpoints.errors import CheckpointError, DamagedError, StorageError, disk
+from psyche_train.checkpoints.files import weight_files
 from psyche_train.checkpoints.manifest import FileEntry
 from psyche_train.checkpoints.publish import model_files, public_files
 
@@ -35,8 +36,11 @@ _STALE = re.compile(
 """Files of an older checkpoint that a newer one must not be mixed with."""
 
 
-def pin(repo_id: str, revision: str | None) -> str:
+def pin(repo_id: str, revision: str | None, *, passes: tuple[type[Exception], ...] = ()) -> str:
     """The commit that a branch, tag or commit names now, as 40 hexadecimal digits.
+
+    Args:
+        passes: errors of the library that the caller handles.
 
     Raises:
         CheckpointError: the repository or revision is not there, or cannot be reached.
@@ -44,7 +48,7 @@ def pin(repo_id: str, revision: str | None) -> str:
     if revision is not None and _COMMIT.fullmatch(revision):
         return revision
     name = _shown(repo_id, revision)
-    commit = _retried(name, lambda: _api().model_info(repo_id, revision=revision).sha)
+    commit = _retried(name, lambda: _api().model_info(repo_id, revision=revision).sha, passes=passes)
     if commit is None or not _COMMIT.fullmatch(commit):
         raise CheckpointError(f"{name}: the Hub named no commit for it")
     return commit
@@ -64,17 +68,10 @@ def download(repo_id: str, revision: str | None, *, tier: int = 0) -> Path:
 
     name = _shown(repo_id, revision)
     try:
-        commit = pin(repo_id, revision)
+        commit = pin(repo_id, revision, passes=(OfflineModeIsEnabled,))
         tree = _retried(name, lambda: _tree(repo_id, commit), passes=(OfflineModeIsEnabled,))
     except OfflineModeIsEnabled:
-        tree, commit = None, revision or "main"
-    if tree is None:
-        return _retried(
-            name,
-            lambda: Path(
-                snapshot_download(repo_id, revision=commit, endpoint=_endpoint(), local_files_only=True)
-            ),
-        )
+        return _cached(repo_id, revision, tier)
     try:
         wanted = model_files(tree, tier)
     except CheckpointError as error:
@@ -151,6 +148,27 @@ def upload(
                 f"{name}: after the upload the Hub does not list {file} as it was sent; try again"
             )
     return oid
+
+
+def _cached(repo_id: str, revision: str | None, tier: int) -> Path:
+    """What an earlier download left, when the Hub may not be asked."""
+    from huggingface_hub import hf_hub_download
+
+    name = _shown(repo_id, revision)
+    folder = _retried(
+        name,
+        lambda: (
+            Path(
+                hf_hub_download(
+                    repo_id, "config.json", revision=revision, endpoint=_endpoint(), local_files_only=True
+                )
+            ).parent
+        ),
+    )
+    there = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    if not any("/" in file for file in model_files(there, tier)):
+        weight_files(folder)  # every shard is there
+    return folder
 
 
 def _api() -> HfApi:

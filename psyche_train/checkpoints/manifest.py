@@ -3,13 +3,16 @@
 | key | meaning |
 |---|---|
 | `schema_version` | 1 |
-| `schema_sha256` | of the model at full width (`Schema.model_sha256`), the same in the checkpoints of all its tiers |
+| `schema_sha256` | of the model at full width (`Schema.model_sha256`): the same for all tiers |
 | `tier` | the width that the files hold |
-| `weights_sha256` | hash of the weights at that width; for tier 0 what the chain records, if `max_tier` is the run's |
+| `weights_sha256` | hash of the weights at that width |
 | `max_tier` | the T of that hash (see `psyche_train.fold.digest`) |
-| `outer_sha256` | of a slice: the digests of the parts that it lacks, from the one beside it outwards; with them the slice alone proves that it belongs to a full model of a known hash |
+| `outer_sha256` | of a slice: digests of the parts that it lacks, from the one beside it outwards |
 | `files` | name -> `bytes`, `sha256` |
 | `tiers` | tier -> the files that make up the model, without what is a member's own |
+
+With `outer_sha256` a slice proves by itself that it belongs to a full model of a known hash: its own parts
+and these give that hash, and no other digests do.
 """
 
 from __future__ import annotations

@@ -141,17 +141,17 @@ class TensorFile:
         """Return a tensor, or the part of it that `index` names; nothing else stays in memory.
 
         Args:
-            index: one slice without step per dimension; None is all of it.
+            index: slices without step for the first dimensions; None is all of it.
 
         Raises:
             DamagedError: the file has become shorter.
         """
         entry = self.entries[name]
         shape = entry.shape
-        if index is None or not shape:
+        if not index or not shape:
             return self._rows(name, 0, shape[0] if shape else 1).reshape(shape)
         first, stop, _ = index[0].indices(shape[0])
-        columns = tuple(index[1:])
+        columns = (*index[1:], *[slice(None)] * (len(shape) - len(index)))
         if all(part.indices(size)[:2] == (0, size) for part, size in zip(columns, shape[1:], strict=True)):
             return self._rows(name, first, stop)
         row_bytes = entry.num_bytes // max(1, shape[0])

@@ -22,13 +22,8 @@ from psyche_train.checkpoints.errors import CheckpointError, disk
 from psyche_train.checkpoints.files import CONFIG, SHARD_BYTES, copy_tokenizer, write_json, write_weights
 from psyche_train.checkpoints.manifest import POSITION, STATE, read_manifest
 from psyche_train.checkpoints.tensors import Entry
-from psyche_train.matformer.loading import (
-    StoredWeights,
-    find_source,
-    inferred,
-    read_config,
-    read_family,
-)
+from psyche_train.matformer.loading import find_source, inferred, read_config, read_family
+from psyche_train.matformer.stored import StoredWeights
 from psyche_train.models.family import MATFORMER_KEYS
 from psyche_train.models.schema import Schema
 

@@ -6,8 +6,8 @@ beforehand, `auto` takes the sliced one if it is there. Only the slice is ever h
 | the checkpoint holds | asked for | universal | auto | sliced |
 |---|---|---|---|---|
 | tier 0 | tier 0 | it | it | it |
-| tier 0 | tier t | the slice is taken | the slice that was cut beforehand if there is one, else taken | cut beforehand, else an error |
-| tier s > 0 | tier s | refused: not a full checkpoint | it | it |
+| tier 0 | tier t | its prefix | the one cut beforehand, else its prefix | the one cut beforehand |
+| tier s > 0 | tier s | refused: not full | it | it |
 | tier s > 0 | tier t > s | refused | refused: a slice of a slice | refused |
 | tier s > 0 | tier t < s | refused | refused: it lacks neurons | refused |
 
@@ -16,32 +16,29 @@ A slice that was cut beforehand is `<path>/tier<t>` or, beside it, `<path>-tier<
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-
-from torch import Tensor
-from transformers import LlamaConfig
 
 from psyche_train.checkpoints.errors import CheckpointError, DoubleSliceError
 from psyche_train.checkpoints.files import CONFIG, WeightFiles
 from psyche_train.checkpoints.manifest import read_manifest
 from psyche_train.checkpoints.tensors import read_json
-from psyche_train.fold.digest import part_digests, weights_hash
+from psyche_train.models.family import ModelFamily
+from psyche_train.models.registry import family_of
 from psyche_train.models.schema import Schema, TierError
 
 __all__ = [
     "CheckpointError",
     "DoubleSliceError",
     "SliceSource",
-    "StoredWeights",
     "Strategy",
+    "check_not_sliced_twice",
     "find_source",
-    "full_config",
-    "full_weights_hash",
     "inferred",
-    "read_slice",
+    "read_config",
+    "read_family",
     "slice_directories",
 ]
 
@@ -95,7 +92,7 @@ def find_source(path: Path, schema: Schema, tier: int, strategy: Strategy) -> Sl
             f"{slice_directories(path, tier)[1]} is not there: cut it with psyche-train slice {path} "
             f"--tiers {tier}, or load with strategy universal from the full checkpoint"
         )
-    _check_not_sliced_twice(source, tier)
+    check_not_sliced_twice(source, tier)
     return source
 
 
@@ -105,12 +102,14 @@ def inferred(path: Path, schema: Schema) -> SliceSource:
     Raises:
         CheckpointError: it is not this model at any tier, or is an export.
     """
-    base = int(schema.config.intermediate_size)
+    base = schema.family.ffn_width
     if path.is_dir():
         tables = read_config(path)
         width, said_base, said_tier = _widths(path, tables)
         if said_base not in (None, base):
             raise CheckpointError(f"{path} was cut from a width of {said_base}, the model has {base}")
+        if not base:  # no layer that could be cut
+            return SliceSource(path, 0, 0)
         manifest = read_manifest(path)
         if manifest is not None and manifest.schema_sha256 != schema.model_sha256().hex():
             raise CheckpointError(
@@ -123,6 +122,8 @@ def inferred(path: Path, schema: Schema) -> SliceSource:
                     f"{path / CONFIG}: tier {said_tier} of width {base} is not {width} wide"
                 )
             return SliceSource(path, said_tier, base)
+    elif not base:
+        return SliceSource(path, 0, 0)
     else:
         width = _file_width(path, schema)
     for tier in range(MAX_INFERRED_TIER + 1):
@@ -131,82 +132,6 @@ def inferred(path: Path, schema: Schema) -> SliceSource:
     raise CheckpointError(
         f"{path} has a feed-forward width of {width}: no tier of {base}, which must be a power of two times it"
     )
-
-
-class StoredWeights(Mapping[str, Tensor]):
-    """A tier's weights in a checkpoint, ``name -> fp32 CPU tensor``, each read when it is asked for.
-
-    Use it as a context manager, or `close` it. Shapes are checked when it is made, values when they are read.
-
-    Raises:
-        DoubleSliceError: the source is a slice and not this tier's.
-        CheckpointError: a tensor is missing, has another shape, or is not finite.
-    """
-
-    def __init__(self, source: SliceSource, schema: Schema, tier: int) -> None:
-        _check_not_sliced_twice(source, tier)
-        self.source, self.tier = source, tier
-        self._tensors = {tensor.name: tensor for tensor in schema.tensors}
-        self._files = WeightFiles(source.path)
-        try:
-            for tensor in schema.tensors:
-                shape = self._files.entry(tensor.name).shape
-                if shape != tensor.shape_at(source.tier):
-                    raise CheckpointError(
-                        f"{source.path}: {tensor.name} is {shape}, "
-                        f"tier {source.tier} has {tensor.shape_at(source.tier)}"
-                    )
-        except BaseException:
-            self._files.close()
-            raise
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._files.read(name, self._tensors[name].slice_at(self.tier))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-    def close(self) -> None:
-        """Close the files."""
-        self._files.close()
-
-    def __enter__(self) -> StoredWeights:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-def read_slice(source: SliceSource, schema: Schema, tier: int) -> dict[str, Tensor]:
-    """Return tier `tier`'s weights, ``name -> fp32 CPU tensor``; reads nothing outside the slice.
-
-    Raises:
-        DoubleSliceError, CheckpointError: as `StoredWeights`.
-    """
-    with StoredWeights(source, schema, tier) as weights:
-        return {name: weights[name] for name in weights}
-
-
-def full_weights_hash(source: SliceSource, schema: Schema) -> bytes | None:
-    """Hash h_0 of the full model that a checkpoint is, or was cut from; one tensor at a time is read.
-
-    A slice proves it with the digests of the parts that it lacks, which `psyche-train slice` wrote into its
-    manifest; None if they are not there. A manifest that lies about them gives another hash.
-
-    Raises:
-        CheckpointError: the checkpoint is damaged.
-    """
-    outer: list[bytes] = []
-    if source.tier > 0:
-        manifest = read_manifest(source.path) if source.path.is_dir() else None
-        if manifest is None or len(manifest.outer_sha256) != source.tier or source.tier > schema.max_tier:
-            return None
-        outer = [bytes.fromhex(digest) for digest in manifest.outer_sha256]
-    with StoredWeights(source, schema, source.tier) as weights:
-        return weights_hash(part_digests(schema, weights, source.tier) + outer)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -223,34 +148,26 @@ def read_config(path: Path) -> dict[str, Any]:
     return tables
 
 
-def full_config(path: Path) -> LlamaConfig:
-    """Read a checkpoint's configuration and widen it to tier 0.
+def read_family(path: Path) -> ModelFamily:
+    """Read the family of a checkpoint directory's `config.json`, widened to tier 0.
 
     Raises:
-        CheckpointError: there is no Llama configuration.
+        CheckpointError: there is no readable `config.json`, or no family can train such a model.
     """
     tables = read_config(path)
-    if tables.get("model_type") != "llama":
-        raise CheckpointError(
-            f"{path} holds a model of type {str(tables.get('model_type'))[:80]!r}, not llama"
-        )
-    width, base, _ = _widths(path, tables)
-    tables["intermediate_size"] = width if base is None else base
-    for key in ("matformer_base_intermediate_size", "matformer_tier", "matformer_ffn_rescale"):
-        tables.pop(key, None)
-    tables["use_cache"] = False
+    _widths(path, tables)
     try:
-        return LlamaConfig(**tables)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path / CONFIG} is not a Llama's configuration: {error}") from error
+        return family_of(tables)
+    except Exception as error:  # transformers has no common type of error for a configuration that is none
+        raise CheckpointError(f"{path / CONFIG} is no configuration of a model: {error}") from error
 
 
-def _widths(path: Path, tables: Mapping[str, Any]) -> tuple[int, int | None, int | None]:
+def _widths(path: Path, tables: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:
     """Width, width at tier 0 and tier, as far as a configuration says them."""
 
     def number(key: str, limit: int) -> int | None:
         value = tables.get(key)
-        if key not in tables:
+        if value is None and key not in tables:
             return None
         if type(value) is not int or not 0 <= value <= limit:
             raise CheckpointError(
@@ -258,17 +175,19 @@ def _widths(path: Path, tables: Mapping[str, Any]) -> tuple[int, int | None, int
             )
         return value
 
-    width = number("intermediate_size", 2**31)
-    if not width:
-        raise CheckpointError(f"{path / CONFIG} says no intermediate_size")
     return (
-        width,
+        number("intermediate_size", 2**31),
         number("matformer_base_intermediate_size", 2**31),
         number("matformer_tier", MAX_INFERRED_TIER),
     )
 
 
-def _check_not_sliced_twice(source: SliceSource, tier: int) -> None:
+def check_not_sliced_twice(source: SliceSource, tier: int) -> None:
+    """Refuse to take a tier's slice from another tier's slice.
+
+    Raises:
+        DoubleSliceError: the tier has fewer neurons than the slice. TierError: it has more.
+    """
     if tier < source.tier:
         raise TierError(
             f"{source.path} holds only tier {source.tier}, tier {tier} needs more neurons: "

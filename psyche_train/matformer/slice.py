@@ -35,7 +35,8 @@ from psyche_train.checkpoints.manifest import (
 )
 from psyche_train.checkpoints.tensors import Entry, read_json
 from psyche_train.fold.digest import part_digests
-from psyche_train.matformer.loading import StoredWeights, inferred, read_config, read_family
+from psyche_train.matformer.loading import inferred, read_config, read_family
+from psyche_train.matformer.stored import StoredWeights
 from psyche_train.models.schema import Schema
 
 TOP_MANIFEST = "matformer_manifest.json"

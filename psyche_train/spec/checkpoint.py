@@ -90,7 +90,9 @@ class Checkpoint(OneOf):
             return tables
         gcs = tables["Gcs"]
         if not isinstance(gcs, dict) or set(gcs) - {"bucket", "prefix"} or "Url" in tables:
-            raise ValueError("Gcs has the keys bucket and prefix; or write Url with url = 'gs://BUCKET/PREFIX'")
+            raise ValueError(
+                "Gcs has the keys bucket and prefix; or write Url with url = 'gs://BUCKET/PREFIX'"
+            )
         parts = [str(gcs.get(key) or "").strip("/") for key in ("bucket", "prefix")]
         others = {key: value for key, value in tables.items() if key != "Gcs"}
         return {**others, "Url": {"url": "gs://" + "/".join(part for part in parts if part)}}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
 import importlib.util
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -219,16 +219,7 @@ def test_failures_are_named(memory, make_checkpoint, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
 def test_a_store_whose_package_is_missing_says_what_to_install(monkeypatch, scheme, package, tmp_path):
-    original = builtins.__import__
-
-    def importing(name, *args, **options):
-        if name.split(".")[0] == package:
-            raise ImportError(f"No module named {package}")
-        return original(name, *args, **options)
-
-    monkeypatch.setattr(builtins, "__import__", importing)
-    monkeypatch.setattr(fsspec.registry, "_registry", {})
-    for name in [name for name in __import__("sys").modules if name.split(".")[0] == package]:
-        monkeypatch.delitem(__import__("sys").modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)
     with pytest.raises(CheckpointError, match=rf"{package}.*pip install 'psyche-py\[cloud\]'"):
         fetch(f"{scheme}://bucket/x", cache=tmp_path)

@@ -172,7 +172,7 @@ def test_every_file_of_a_checkpoint_is_covered_by_its_manifest(tmp_path, tool):
     other, path = write(store, 1), write(store, 2)
     for file in sorted(path.iterdir()):
         raw = file.read_bytes()
-        damaged = {"truncate": raw[:-1], "flip": raw[:-2] + bytes([raw[-2] ^ 1]) + raw[-1:]}.get(tool, raw)
+        damaged = {"truncate": raw[:-3], "flip": raw[:-2] + bytes([raw[-2] ^ 1]) + raw[-1:]}.get(tool, raw)
         file.write_bytes(damaged)
         if tool == "remove":
             file.unlink()

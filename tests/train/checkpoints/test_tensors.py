@@ -173,7 +173,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, raw, named):
 
 
 def test_a_file_that_shrinks_while_it_is_open_is_an_error_and_no_crash(tmp_path):
-    values = {"x": torch.randn(1000)}
+    values = {"x": torch.randn(100_000)}
     write_tensors(tmp_path / "x", entries_of(values), values.__getitem__)
     file = TensorFile(tmp_path / "x")
     with (tmp_path / "x").open("r+b") as opened:
