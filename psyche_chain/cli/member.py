@@ -70,6 +70,14 @@ def join(
         float,
         typer.Option("--linger", min=0, metavar="SECONDS", help="Stay for others once the run is finished."),
     ] = 60.0,
+    upload: Annotated[
+        str | None,
+        typer.Option(
+            "--upload",
+            metavar="TO",
+            help="Upload agreed checkpoints: hub:ORG/NAME, s3://BUCKET/PATH, gs://..., any fsspec URL.",
+        ),
+    ] = None,
     json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per log line.")] = False,
     rpc: RpcOpt = None,
     keypair: KeypairOpt = None,
@@ -113,6 +121,7 @@ def join(
             threads=threads,
             json_logs=json_logs,
             linger_s=linger,
+            upload=upload,
             on_event=json_listener(found.run_id) if json_logs else Narrator(linger_s=linger),
         )
     )
