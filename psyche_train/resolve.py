@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 
 from psyche_train.data.dataset import Dataset
 from psyche_train.data.source import DataError, open_tokens, read_tokens
 from psyche_train.matformer.first import checkpoint_dir, first_weights, resolve_checkpoint, schema_of
 from psyche_train.matformer.loading import CheckpointError
+from psyche_train.models.schema import Schema
 from psyche_train.spec import DummyData, StdlibData, TrainSpec
+
+
+def with_folded(schema: Schema, spec: TrainSpec) -> Schema:
+    """The schema of all that members share: the weights, then the folded state, kind by kind.
+
+    A tensor of the folded state is named ``kind/weight`` and is cut by tier like the weight.
+    """
+    folded = [
+        replace(tensor, name=f"{kind}/{tensor.name}")
+        for kind in spec.optimizer.chosen.folded
+        for tensor in schema.tensors
+    ]
+    return replace(schema, tensors=(*schema.tensors, *folded))
 
 
 def resolve(spec: TrainSpec) -> TrainSpec:
@@ -33,4 +48,12 @@ def resolve(spec: TrainSpec) -> TrainSpec:
     )
 
 
-__all__ = ["CheckpointError", "DataError", "checkpoint_dir", "first_weights", "resolve", "schema_of"]
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "checkpoint_dir",
+    "first_weights",
+    "resolve",
+    "schema_of",
+    "with_folded",
+]

@@ -21,6 +21,8 @@ from psyche_train.matformer.loading import inferred, read_family
 from psyche_train.matformer.stored import StoredWeights
 from psyche_train.models.schema import Schema
 from psyche_train.records import GENESIS, RoundRecord
+from psyche_train.resolve import with_folded
+from psyche_train.spec import TrainSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +34,18 @@ class Weights:
     parameters: int
 
 
-def read_weights(checkpoint: Path, max_tier: int) -> Weights:
-    """Hash a checkpoint's tensors from the files.
+def read_weights(checkpoint: Path, spec: TrainSpec) -> Weights:
+    """Hash a checkpoint's tensors from the files, folded state included.
 
     Raises:
         CheckpointError: it is missing, torn, or not a model of this run.
     """
     verify(checkpoint)
-    schema = Schema.of(read_family(checkpoint), max_tier)
+    schema = Schema.of(read_family(checkpoint), spec.matformer.max_tier)
     source = inferred(checkpoint, schema)
-    with StoredWeights(source, schema, source.tier) as weights:
-        digests = part_digests(schema, weights, source.tier)
+    shared = with_folded(schema, spec)
+    with StoredWeights(source, shared, source.tier) as weights:
+        digests = part_digests(shared, weights, source.tier)
     return Weights(tuple(digests), weights_hash(digests), schema.num_parameters(source.tier))
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from psyche_chain.chain.state import Checkpoint, RoundView
 from psyche_chain.errors import ConfigError
 from psyche_train.checkpoints.position import Position
+from psyche_train.checkpoints.shared import shared_bytes
 from psyche_train.checkpoints.store import verify as verify_checkpoint
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.matformer.loading import inferred
 from psyche_train.matformer.stored import StoredWeights
-from psyche_train.resolve import schema_of
+from psyche_train.records import RoundRecord
+from psyche_train.resolve import schema_of, with_folded
 from psyche_train.spec import TrainSpec
 from psyche_train.strategies.header import ExpectedUpdate
 from psyche_train.trainer import TrainCancelled, Trainer, TrainJob, TrainResult
@@ -26,7 +28,6 @@ class MemberTrainer:
         self.parameters = trainer.parameters
         self.max_update_bytes = trainer.format.max_bytes
         self.check = trainer.check
-        self.fold = trainer.fold
         self.digests = trainer.digests
         self.weights_hash = trainer.weights_hash
         self.save = trainer.save
@@ -39,6 +40,15 @@ class MemberTrainer:
     def position(self) -> Position:
         """Where in the log the weights are."""
         return self.trainer.position
+
+    def fold(self, record: RoundRecord, blobs: Mapping[int, bytes], own_slot: int | None) -> None:
+        """Fold a round; after a failure in the middle of it the newest checkpoint is taken, at its position."""
+        try:
+            self.trainer.fold(record, blobs, own_slot)
+        except Exception:
+            if self.trainer.half_folded:
+                self.trainer.load()
+            raise
 
     def train(self, job: TrainJob, cancelled: Callable[[], bool]) -> TrainResult | None:
         """Train a job; None if it was cancelled, and then nothing has changed."""
@@ -72,6 +82,7 @@ class TrainerAdapter:
 
     def __init__(self, spec: TrainSpec, *, run: bytes, tier: int) -> None:
         self._schema = schema_of(spec, tier)
+        self._shared = with_folded(self._schema, spec)
         self._run = run
         self._tier = tier
 
@@ -108,6 +119,10 @@ class TrainerAdapter:
             data_index=checkpoint.data_index,
         )
 
+    def offered(self, path: Path) -> bytes:
+        """The weights and folded state of a saved checkpoint, as one file."""
+        return shared_bytes(path)
+
     def verify_own(self, path: Path, checkpoint: Checkpoint) -> None:
         """Check a checkpoint directory that this member saved at the history of an agreed checkpoint.
 
@@ -126,7 +141,7 @@ class TrainerAdapter:
         Raises:
             ValueError: it is damaged, a slice, or another model.
         """
-        with StoredWeights(inferred(path, self._schema), self._schema, 0) as weights:
-            found = weights_hash(part_digests(self._schema, weights, 0))
+        with StoredWeights(inferred(path, self._schema), self._shared, 0) as weights:
+            found = weights_hash(part_digests(self._shared, weights, 0))
         if found != weights_hash_:
             raise ValueError(f"its weights hash is {found.hex()}, not {weights_hash_.hex()}")

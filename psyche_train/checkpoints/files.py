@@ -23,6 +23,8 @@ from psyche_train.checkpoints.tensors import Entry, TensorFile, read_json, write
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+FOLDED = "folded.safetensors"
+"""Momenta of the fold, ``kind/name``: what a run goes on with besides its weights; no part of the model."""
 CONFIG = "config.json"
 SHARD_BYTES = 5 * 10**9
 """Weights of a checkpoint above this length are split; a larger tensor gets a file of its own."""
@@ -129,7 +131,7 @@ def weight_files(path: Path) -> list[Path]:
 
 
 class WeightFiles:
-    """All tensors of a checkpoint, read when they are asked for.
+    """All tensors of a checkpoint, those of the fold too, read when they are asked for.
 
     Raises:
         CheckpointError: a file is missing or damaged, or two hold one tensor.
@@ -139,8 +141,9 @@ class WeightFiles:
         self.path = path
         self._open: list[TensorFile] = []
         self._where: dict[str, TensorFile] = {}
+        folded = [path / FOLDED] if (path / FOLDED).is_file() else []
         try:
-            for name in weight_files(path):
+            for name in [*weight_files(path), *folded]:
                 file = TensorFile(name)
                 self._open.append(file)
                 for entry in file.entries.values():
@@ -164,6 +167,10 @@ class WeightFiles:
         if entry.dtype not in FLOATS:
             raise CheckpointError(f"{self.path}: {name} holds {entry.dtype}, not floating-point numbers")
         return entry
+
+    def entries(self) -> list[Entry]:
+        """All tensors."""
+        return [file.entries[name] for name, file in self._where.items()]
 
     def stored(self, name: str) -> StoredTensor:
         """A tensor that indexing reads a part of.

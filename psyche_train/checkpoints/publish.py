@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from psyche_train.checkpoints.errors import CheckpointError
-from psyche_train.checkpoints.files import CONFIG, INDEX, TOKENIZER_FILES, WEIGHTS, weight_files
+from psyche_train.checkpoints.files import CONFIG, FOLDED, INDEX, TOKENIZER_FILES, WEIGHTS, weight_files
 from psyche_train.checkpoints.manifest import (
     MANIFEST,
     POSITION,
@@ -24,7 +24,7 @@ from psyche_train.checkpoints.manifest import (
 )
 
 TOP_MANIFEST = "matformer_manifest.json"
-_SMALL = (CONFIG, "generation_config.json", MANIFEST, POSITION, *TOKENIZER_FILES)
+_ALWAYS = (CONFIG, FOLDED, "generation_config.json", MANIFEST, POSITION, *TOKENIZER_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def public_files(checkpoint: Path) -> dict[str, PublicFile]:
     names = {path.name for path in weight_files(checkpoint)}
     if (checkpoint / WEIGHTS).name not in names:
         names.add(INDEX)
-    names |= {name for name in _SMALL if (checkpoint / name).is_file()}
+    names |= {name for name in _ALWAYS if (checkpoint / name).is_file()}
     return found | {name: _file(checkpoint / name) for name in sorted(names)}
 
 
@@ -69,9 +69,9 @@ def model_files(names: Iterable[str], tier: int = 0) -> list[str]:
     there = set(names)
     folder = f"tier{tier}/"
     sliced = [name for name in there if name.startswith(folder) and is_plain_name(name.removeprefix(folder))]
-    wanted = {name for name in (*_SMALL, TOP_MANIFEST) if name in there}
+    wanted = {name for name in (*_ALWAYS, TOP_MANIFEST) if name in there}
     if tier and sliced:
-        return sorted({*wanted - {MANIFEST, POSITION}, *sliced})
+        return sorted({*wanted - {MANIFEST, POSITION, FOLDED}, *sliced})
     weights = {
         name for name in there if is_plain_name(name) and name.endswith(".safetensors") and name != STATE
     }

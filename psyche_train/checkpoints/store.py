@@ -3,6 +3,7 @@
 step-00000120-1a2b3c4d/
     config.json            with matformer_tier and matformer_base_intermediate_size
     model.safetensors      fp32, or shards and their index; a slice holds exactly the bits of tier 0's prefix
+    folded.safetensors     momenta of the fold, where the run's strategy has any; shared like the weights
     tokenizer.json ...     for byte-level runs
     position.json          where in the log these weights stand, and their hash
     trainer_state.safetensors   error buffers of this member; never published
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from psyche_train._durable import sync_path
 from psyche_train.checkpoints.errors import CheckpointError, DamagedError, disk
-from psyche_train.checkpoints.files import CONFIG, SHARD_BYTES, WEIGHTS, write_json, write_weights
+from psyche_train.checkpoints.files import CONFIG, FOLDED, SHARD_BYTES, WEIGHTS, write_json, write_weights
 from psyche_train.checkpoints.manifest import (
     MANIFEST,
     POSITION,
@@ -36,7 +37,7 @@ from psyche_train.checkpoints.manifest import (
 from psyche_train.checkpoints.position import Position
 from psyche_train.checkpoints.tensors import entries_of, read_json, write_tensors
 
-__all__ = ["MANIFEST", "STATE", "WEIGHTS", "CheckpointInfo", "CheckpointStore", "newest", "verify"]
+__all__ = ["FOLDED", "MANIFEST", "STATE", "WEIGHTS", "CheckpointInfo", "CheckpointStore", "newest", "verify"]
 
 logger = logging.getLogger(__name__)
 
@@ -97,12 +98,15 @@ class CheckpointStore:
         weights: Mapping[str, Tensor],
         state: Mapping[str, Tensor],
         save_config: Callable[[Path], None],
+        *,
+        folded: Mapping[str, Tensor] | None = None,
     ) -> Path:
         """Write one checkpoint and drop those that are too old; it is on disk when this returns.
 
         Args:
             weights: fp32, on any device; one at a time is brought to the CPU. state: the member's own buffers.
             save_config: writes `config.json` and the tokenizer into a directory.
+            folded: fp32 tensors that belong to the weights, ``kind/name``.
 
         Raises:
             StorageError: the disk is full or cannot be written; the checkpoints that were there are as before.
@@ -118,6 +122,10 @@ class CheckpointStore:
                 files |= write_weights(
                     beside, entries_of(weights), weights.__getitem__, shard_bytes=self.shard_bytes
                 )
+                if folded:
+                    files[FOLDED] = FileEntry(
+                        *write_tensors(beside / FOLDED, entries_of(folded), folded.__getitem__)
+                    )
                 files[STATE] = FileEntry(*write_tensors(beside / STATE, entries_of(state), state.__getitem__))
                 files[POSITION] = write_json(beside / POSITION, _position_tables(position, info))
                 write_json(beside / MANIFEST, _manifest(files, info).to_tables())

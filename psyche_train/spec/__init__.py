@@ -10,13 +10,21 @@ from psyche_train.spec.checkpoint import (
 )
 from psyche_train.spec.data import DataLocation, DummyData, LocalData, StdlibData
 from psyche_train.spec.matformer import MatFormer
-from psyche_train.spec.optimizer import DistroOptimizer, Optimizer
+from psyche_train.spec.optimizer import (
+    AdamWOptimizer,
+    AnyOptimizer,
+    DistroOptimizer,
+    Optimizer,
+    SparseLoCoOptimizer,
+)
 from psyche_train.spec.schedule import AnySchedule, LrSchedule
 from psyche_train.spec.tables import OneOf, Sha256Hex, Table
 from psyche_train.spec.train import MAX_SPEC_BYTES, SpecError, TrainSpec
 
 __all__ = [
     "MAX_SPEC_BYTES",
+    "AdamWOptimizer",
+    "AnyOptimizer",
     "AnySchedule",
     "Checkpoint",
     "DataLocation",
@@ -31,6 +39,7 @@ __all__ = [
     "OneOf",
     "Optimizer",
     "Sha256Hex",
+    "SparseLoCoOptimizer",
     "SpecError",
     "StdlibData",
     "StoredCheckpoint",
