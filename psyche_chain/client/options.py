@@ -40,5 +40,7 @@ class JoinOptions:
     """How long a finished member stays for others that still need its blobs."""
     upload: str | None = None
     """Where agreed checkpoints are uploaded to: `hub:ORG/NAME` or an fsspec URL; only by members of tier 0."""
+    checkpoint_from: str | None = None
+    """Where agreed checkpoints are looked for if no member hands them over; compared with the chain's hash."""
     on_event: Callable[[dict[str, Any]], None] | None = field(default=None, repr=False)
     """Called with every event that is written to events.jsonl."""

@@ -119,7 +119,15 @@ async def _be_member(
                 Console(stderr=True).print(startup_box(trainer.trainer.source))
             adapter = TrainerAdapter(admission.spec, run=bytes(run.run_state), tier=admission.tier)
             weights = Weights(trainer, folder.records, events)
-            catch_up = CatchUp(weights, network, adapter, folder.path, events, tier=admission.tier)
+            catch_up = CatchUp(
+                weights,
+                network,
+                adapter,
+                folder.path,
+                events,
+                tier=admission.tier,
+                elsewhere=options.checkpoint_from,
+            )
             uploader = Uploader(options.upload, events) if options.upload else None
             acts = Acts(
                 wallet.pubkey(),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from psyche_train.checkpoints.errors import CheckpointError
@@ -82,8 +83,11 @@ def test_smaller_types_are_rounded_once_and_say_so(tmp_path, dtype, kind):
 
 def test_a_value_that_does_not_fit_is_named(tmp_path):
     full = save_llama(tmp_path / "full")
-    with pytest.raises(CheckpointError, match=r"holds values that fp16 cannot: export as bf16"):
-        export_model(full, tmp_path / "export", tier=2, dtype="fp16", ffn_rescale=8.0)
+    weights = load_file(full / "model.safetensors")
+    weights["model.norm.weight"][0] = 1e5
+    save_file(weights, full / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"norm.weight holds values that fp16 cannot: export as bf16"):
+        export_model(full, tmp_path / "export", tier=2, dtype="fp16")
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
 

@@ -152,9 +152,10 @@ def test_an_interrupted_cut_goes_on_after_the_last_whole_file(tmp_path, monkeypa
 
 def test_a_torn_file_of_an_interrupted_cut_is_written_again(tmp_path, monkeypatch):
     full = save_llama(tmp_path / "full")
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(slicing, "copy_tokenizer", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(slicing, "copy_tokenizer", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
         cut_checkpoint(full, tmp_path / "out", [1], shard_bytes=8000)
+    monkeypatch.undo()
     (torn, *_) = sorted((tmp_path / "out" / ".new-tier1").glob("model-*"))
     torn.write_bytes(torn.read_bytes()[:-4])
     cut_checkpoint(full, tmp_path / "out", [1], shard_bytes=8000)
