@@ -46,6 +46,17 @@ Strategy = Literal["universal", "sliced", "auto"]
 
 MAX_CONFIG_BYTES = 4 << 20
 MAX_INFERRED_TIER = 16
+_MOST = {
+    "num_hidden_layers": 2048,
+    "num_layers": 2048,
+    "n_layer": 2048,
+    "num_experts": 4096,
+    "num_local_experts": 4096,
+    "n_routed_experts": 4096,
+    "hidden_size": 2**20,
+    "vocab_size": 2**24,
+}
+"""Larger numbers in a `config.json` are no model but an attempt to fill the memory of whoever reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +167,11 @@ def read_family(path: Path) -> ModelFamily:
     """
     tables = read_config(path)
     _widths(path, tables)
+    for key, most in _MOST.items():
+        if tables.get(key) is not None and (type(tables[key]) is not int or not 0 <= tables[key] <= most):
+            raise CheckpointError(
+                f"{path / CONFIG}: {key} = {str(tables[key])[:80]!r}, a number up to {most} is needed"
+            )
     try:
         return family_of(tables)
     except Exception as error:  # transformers has no common type of error for a configuration that is none

@@ -15,6 +15,8 @@ from psyche_train.trainer import Trainer
 STEPS = 4
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "Distro": {"compression_chunk": 16, "compression_topk": 4, "weight_decay": 0.1},
+    "AdamW": {"weight_decay": 0.1},
+    "SparseLoCo": {"local_steps": 2, "compression_chunk": 16, "compression_topk": 8, "outer_momentum": 0.5},
 }
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from psyche_train.checkpoints.errors import CheckpointError, DamagedError, DoubleSliceError
@@ -316,3 +318,33 @@ def test_weights_of_many_types_become_fp32(tmp_path):
     assert all(value.dtype == torch.float32 for value in values.values())
     with WeightFiles(full) as files:
         assert torch.equal(values["model.norm.weight"], files.read("model.norm.weight"))
+
+
+numbers = st.integers(-2, 70) | st.sampled_from([2**31, 2**63, 10**30, 0.5, True, None, "64", [], {}])
+KEYS = ["intermediate_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+        "vocab_size", "matformer_tier", "matformer_base_intermediate_size", "model_type", "rope_parameters",
+        "rms_norm_eps", "head_dim", "torch_dtype", "tie_word_embeddings", "pad_token_id"]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(KEYS), numbers, min_size=1, max_size=4))
+def test_any_configuration_is_a_model_or_a_named_error(tmp_path, changes):
+    full = tmp_path / "full"
+    if not full.exists():
+        save_llama(full)
+    config = json.loads((full / "config.json").read_text())
+    (tmp_path / "changed").mkdir(exist_ok=True)
+    (tmp_path / "changed" / "config.json").write_text(json.dumps({**config, **changes}))
+    try:
+        schema = schema_of(tmp_path / "changed")
+        inferred(tmp_path / "changed", schema)
+    except (CheckpointError, TierError):
+        pass
+
+
+def test_a_configuration_of_a_million_layers_is_not_built(tmp_path):
+    full = save_llama(tmp_path / "full")
+    config = json.loads((full / "config.json").read_text())
+    (full / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 10**6}))
+    with pytest.raises(CheckpointError, match="num_hidden_layers"):
+        read_family(full)

@@ -108,6 +108,7 @@ def suppress_named(text: str) -> Iterator[None]:
             raise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replaces", [False, True], ids=["a new one", "the same position again"])
 def test_killed_at_every_write_point_the_store_holds_the_old_or_the_new(tmp_path, replaces):
     written = 3 if replaces else 4
