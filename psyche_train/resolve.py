@@ -8,6 +8,7 @@ from dataclasses import replace
 from psyche_train.data.dataset import Dataset
 from psyche_train.data.source import DataError, open_tokens, read_tokens
 from psyche_train.matformer.first import checkpoint_dir, first_weights, resolve_checkpoint, schema_of
+from psyche_train.matformer.helper import helper_of
 from psyche_train.matformer.loading import CheckpointError
 from psyche_train.models.schema import Schema
 from psyche_train.spec import DummyData, StdlibData, TrainSpec
@@ -42,6 +43,7 @@ def resolve(spec: TrainSpec) -> TrainSpec:
             update={"data_location": spec.data_location.model_copy(update={spec.data_location.kind: kept})}
         )
     schema = schema_of(spec)
+    helper_of(spec, schema)  # a sample of no block
     Dataset(spec, schema.family.vocab_size)  # too short, or tokens that the model has no row for
     return TrainSpec.model_validate(
         spec.model_copy(update={"checkpoint": resolve_checkpoint(spec)}).model_dump(exclude_none=True)
