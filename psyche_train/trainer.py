@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ from psyche_train.data.tokenizer import save_byte_tokenizer
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
 from psyche_train.learner import Learner, choose_device
-from psyche_train.matformer.box import StartupInfo
+from psyche_train.matformer.box import StartupInfo, says_tier
 from psyche_train.matformer.holding import Holding, hold
 from psyche_train.matformer.loading import CheckpointError, Strategy, inferred, read_slice
+from psyche_train.matformer.memory import Memory, num_bytes
 from psyche_train.models.schema import TierError
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import first_weights, schema_of, with_folded
@@ -108,12 +108,20 @@ class Trainer:
             codecs=self.training.codecs,
             tokens_per_sample=spec.max_seq_len,
         )
-        self.parameters = self.schema.num_parameters(tier)
-        """Parameters of the member's slice."""
+        self.parameters = self.training.shares.num_trained(tier)
+        """Parameters that the member trains: its slice, and a helper's sample."""
         self.num_parameters_full = self.schema.num_parameters(0)
         self.position = Position()
         self.store = CheckpointStore(state_dir / "checkpoints", keep=keep)
-        self.source = StartupInfo.of(spec, self.schema, tier, strategy)
+        self.source = StartupInfo.of(
+            spec,
+            self.schema,
+            tier,
+            strategy,
+            shares=self.training.shares,
+            device=self.device,
+            asked_device=device,
+        )
         self.held_tier = self.training.shares.held_tier(tier)
         """The tier whose slice is held: 0 in helper mode, else the member's."""
         if self.held_tier != tier and strategy == "sliced":
@@ -144,7 +152,7 @@ class Trainer:
                     logger.warning("checkpoint passed over path=%s reason=%s", path, error)
                     continue
                 self._take(shared, position)
-                self.source = replace(self.source, checkpoint=str(path), sliced=self.held_tier > 0)
+                self._describe(str(path), cut=self.held_tier > 0)
                 return
             self.reset()
 
@@ -155,7 +163,7 @@ class Trainer:
             self.training.clear()
             self.training.start_folded()
             self._take({**self.training.folded, **weights}, Position())
-            self.source = replace(self.source, checkpoint=name, sliced=cut)
+            self._describe(name, cut=cut)
 
     def restore(self, path: Path, position: Position) -> None:
         """Take weights obtained elsewhere: a checkpoint directory or a `.safetensors` file, full or slice.
@@ -171,7 +179,7 @@ class Trainer:
             shared = read_slice(source, self.shared, self.held_tier)
             self.training.leave()
             self._take(shared, position)
-            self.source = replace(self.source, checkpoint=str(path))
+            self._describe(str(path), cut=source.tier > 0)
 
     def train(self, job: TrainJob, cancelled: Callable[[], bool] = lambda: False) -> TrainResult:
         """Train one job and return the update to publish; shared weights do not change.
@@ -295,6 +303,25 @@ class Trainer:
         """Mean loss per token on the held-out windows, fp32, of the tier's slice."""
         with self._turn:
             return self._loaded().loss(self.data.validation(VALIDATION_WINDOWS))
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes of the tensors that are there."""
+        holding = self._loaded()
+        return Memory(
+            weights=num_bytes([*holding.weights.values(), *holding.learner.weights.values()]),
+            own=num_bytes(self.training.own_tensors()),
+            folded=num_bytes(self.training.folded.values()),
+            gradient=4 * self.parameters,
+        )
+
+    def _describe(self, checkpoint: str, *, cut: bool) -> None:
+        self.source = self.source.loaded(
+            checkpoint=checkpoint,
+            sliced=cut,
+            inferred=not says_tier(Path(checkpoint)),
+            memory=self.memory,
+        )
 
     def _take(self, shared: Mapping[str, Tensor], position: Position) -> None:
         if self._holding is None:
