@@ -13,8 +13,9 @@ from psyche_train.checkpoints.store import verify as verify_checkpoint
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.learner import choose_device
 from psyche_train.matformer.helper import held_tier
-from psyche_train.matformer.loading import inferred, read_slice
+from psyche_train.matformer.loading import inferred
 from psyche_train.matformer.memory import shortage
+from psyche_train.matformer.stored import StoredWeights
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import schema_of, with_folded
 from psyche_train.spec import TrainSpec
@@ -70,7 +71,7 @@ def load_trainer(
             tier does not fit into its memory.
     """
     try:
-        if (lacking := shortage(spec, schema_of(spec), tier, choose_device(device))) is not None:
+        if (lacking := shortage(spec, schema_of(spec, tier), tier, choose_device(device))) is not None:
             raise ConfigError(f"this machine has too little memory: {lacking}")
         trainer = Trainer(spec, tier=tier, run=run, state_dir=state_dir, device=device, threads=threads)
         trainer.load()
@@ -86,7 +87,8 @@ class TrainerAdapter:
     """Builds the trainer's types; see `psyche_chain.client.ports.Adapter`."""
 
     def __init__(self, spec: TrainSpec, *, run: bytes, tier: int) -> None:
-        self._schema = with_folded(schema_of(spec), spec)
+        self._schema = schema_of(spec, tier)
+        self._shared = with_folded(self._schema, spec)
         self._run = run
         self._held_tier = held_tier(spec, tier)
 
@@ -145,7 +147,7 @@ class TrainerAdapter:
         Raises:
             ValueError: it is damaged, a slice, or another model.
         """
-        weights = read_slice(inferred(path, self._schema), self._schema, 0)
-        found = weights_hash(part_digests(self._schema, weights, 0))
+        with StoredWeights(inferred(path, self._schema), self._shared, 0) as weights:
+            found = weights_hash(part_digests(self._shared, weights, 0))
         if found != weights_hash_:
             raise ValueError(f"its weights hash is {found.hex()}, not {weights_hash_.hex()}")
