@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -105,6 +105,14 @@ class Distro(Strategy[Body]):
     def clear(self) -> None:
         """Forget the error buffers and what was sent."""
         self.state.clear()
+
+    def own_tensors(self) -> Iterator[Tensor]:
+        """See `Strategy.own_tensors`."""
+        yield from self.state.error.values()
+        for kept in self.state.pending.values():
+            for part in kept.values():
+                yield part.keys
+                yield part.values
 
     def tensors(self) -> dict[str, Tensor]:
         """Error buffers and what was sent."""
