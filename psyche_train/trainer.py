@@ -32,8 +32,8 @@ from psyche_train.records import RoundRecord
 from psyche_train.resolve import first_weights, schema_of, with_folded
 from psyche_train.spec import TrainSpec
 from psyche_train.strategies.choose import strategy_of
-from psyche_train.strategies.header import ExpectedUpdate, UpdateError, UpdateHeader
-from psyche_train.strategies.update import Update, UpdateFormat
+from psyche_train.strategies.header import ExpectedUpdate, UpdateError
+from psyche_train.strategies.update import UpdateFormat
 
 __all__ = [
     "CheckpointError",
@@ -203,21 +203,8 @@ class Trainer:
                 cancelled=cancelled,
             )
             tokens = len(batch) * self.spec.max_seq_len
-            header = UpdateHeader(
-                run=self.run,
-                epoch=job.epoch,
-                round=job.round,
-                step=job.step,
-                slot=job.slot,
-                tier=job.tier,
-                schema=self.schema_hash,
-                loss=loss,
-                tokens=tokens,
-                intervals=tuple(job.intervals),
-            )
-            return TrainResult(
-                self.format.encode(Update(header, body)), loss, tokens, time.monotonic() - started
-            )
+            blob = self.format.of_job(job, self.run, loss, body)
+            return TrainResult(blob, loss, tokens, time.monotonic() - started)
 
     def check(self, blob: bytes, header: ExpectedUpdate) -> None:
         """Check an update as far as header, shape and codes go; a witness attests what passes.
@@ -248,7 +235,7 @@ class Trainer:
             missing = [entry.slot for entry in record.accepted if entry.slot not in blobs]
             if missing:
                 raise FoldError(f"round {record.number}: the blobs of slots {missing} are missing")
-            updates = self._decoded(record, blobs)
+            updates = self.format.accepted(record, blobs, self.run)
             self.half_folded = True
             if updates:
                 self._digests = None
@@ -305,6 +292,7 @@ class Trainer:
             full_width = self.schema.family.ffn_width
             self._holding = hold(self.training.shares, self.tier, full_width, shared, self._build)
         else:
+            self.half_folded = True
             self._holding.copy_weights(shared)
         self.training.take_folded(shared)
         self._digests = None
@@ -341,28 +329,6 @@ class Trainer:
 
     def _shared_tensors(self) -> dict[str, Tensor]:
         return {**self._loaded().weights, **self.training.folded}
-
-    def _decoded(self, record: RoundRecord, blobs: Mapping[int, bytes]) -> list[Update[Any]]:
-        updates = []
-        for entry in record.accepted:
-            expected = ExpectedUpdate(
-                run=self.run,
-                epoch=record.epoch,
-                round=record.number,
-                step=record.step,
-                slot=entry.slot,
-                tier=entry.tier,
-            )
-            try:
-                updates.append(self.format.decode(blobs[entry.slot], expected))
-            except UpdateError as error:
-                logger.warning(
-                    "accepted update contributes nothing round=%d slot=%d reason=%s",
-                    record.number,
-                    entry.slot,
-                    error,
-                )
-        return updates
 
     def _save_configuration(self, folder: Path) -> None:
         family = self.schema.family
