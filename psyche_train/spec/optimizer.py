@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from psyche_train.spec.tables import OneOf, Table
 
+MAX_ENTROPY_TOPK = 64
+"""Coefficients per chunk that entropy coding takes; `psyche_train.strategies.subsets` has tables up to it."""
+
 
 class DistroOptimizer(Table):
     """DisTrO: DCT of the error buffer, the largest coefficients, one bit each."""
@@ -21,6 +24,8 @@ class DistroOptimizer(Table):
     compression_chunk: int = Field(default=64, ge=2, le=128)
     """Longest edge of a chunk, in parameters."""
     quantize_1bit: Literal[True] = True
+    entropy: bool = False
+    """Code the indices of an update as sets: 8 % fewer bytes at k = 4, 14 % at 8, for some more time."""
     lookahead: bool = False
     votes: Literal["senders", "holders"] = "holders"
     """Divide a coefficient's votes by the members that sent it, or by all whose slice holds its chunk."""
@@ -31,6 +36,11 @@ class DistroOptimizer(Table):
         if self.compression_topk > area:
             raise ValueError(
                 f"compression_topk = {self.compression_topk}, allowed 1..{area} (compression_chunk squared)"
+            )
+        if self.entropy and self.compression_topk > MAX_ENTROPY_TOPK:
+            raise ValueError(
+                f"entropy = true with compression_topk = {self.compression_topk}: at most {MAX_ENTROPY_TOPK} "
+                "coefficients per chunk are coded as a set; lower compression_topk or leave entropy out"
             )
         return self
 

@@ -1,11 +1,11 @@
 """DisTrO on one member: error feedback, DCT, the largest coefficients, one bit each.
 
-After DeMo (https://arxiv.org/abs/2411.19870) and the original's DisTrO. Departures: weights and error buffer
+After DeMo (https://arxiv.org/abs/2411.19870) and the original's DisTrO. Departures: the error buffer is kept
+transformed (the DCT is linear and orthonormal, so decaying, adding and taking out commute with it): what is
+sent is taken out by writing zeros, exactly, and no inverse transform is ever made; weights and error buffer
 are fp32; an exact zero is not sent; what the chain did not accept goes back into the error buffer; weight
 decay belongs to the fold.
 """
-
-# Shape letters: C = chunks, A = coefficients per chunk, K = kept per chunk, r / s = rows / columns.
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psyche_train.fold.basis import real_basis
 from psyche_train.fold.chunks import Grid
 from psyche_train.fold.exact import Signs
 from psyche_train.spec import DistroOptimizer
+from psyche_train.strategies.dct import accumulate, inverse, largest_of_chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class DistroState:
         self.grids = grids
         self.device = device
         self.error: dict[str, Tensor] = {}
-        """``name -> fp32``, of the tensor's shape."""
+        """``name -> fp32`` of the tensor's shape: the error's DCT, each chunk's in the chunk's place."""
         self.pending: dict[int, dict[str, Kept]] = {}
         """Round number -> what was taken out for it."""
         self.clear()
@@ -57,6 +57,10 @@ class DistroState:
             grid.name: torch.zeros(grid.shape, dtype=torch.float32, device=self.device) for grid in self.grids
         }
         self.pending = {}
+
+    def residual(self) -> dict[str, Tensor]:
+        """The error buffers transformed back: ``name -> fp32``, what was not sent yet."""
+        return {grid.name: inverse(self.error[grid.name], grid) for grid in self.grids}
 
     @torch.no_grad()
     def encode(self, round_number: int, gradients: Mapping[str, Tensor], lr: float) -> tuple[Signs, ...]:
@@ -72,32 +76,22 @@ class DistroState:
             One `Signs` per tensor in schema order.
         """
         self.settle(round_number, accepted=False)
+        kept, signs = {}, []
         for grid in self.grids:
             error = self.error[grid.name]
-            error.mul_(self.config.compression_decay).add_(gradients[grid.name], alpha=lr)
-        signs: dict[str, Signs] = {}
-        kept: dict[str, Kept] = {}
-        for group in _by_chunk_shape(self.grids):
-            chunks_Crs = torch.cat([grid.split(self.error[grid.name]) for grid in group])
-            coefficients_CA = _forward(chunks_Crs).flatten(1)
-            index_CK = largest(coefficients_CA, min(self.config.compression_topk, group[0].area))
-            value_CK = coefficients_CA.gather(1, index_CK)
-            taken_CA = torch.zeros_like(coefficients_CA).scatter_(1, index_CK, value_CK)
-            taken_Crs = _backward(taken_CA.reshape(chunks_Crs.shape))
-            start = 0
-            for grid in group:
-                part = slice(start, start + grid.num_chunks)
-                start += grid.num_chunks
-                self.error[grid.name].sub_(grid.join(taken_Crs[part]))
-                chunk = torch.arange(grid.num_chunks, device=self.device)[:, None]
-                keys, values = (chunk * grid.area + index_CK[part]).flatten(), value_CK[part].flatten()
-                sent = values != 0
-                kept[grid.name] = Kept(keys[sent].cpu(), values[sent].cpu())
-                signs[grid.name] = Signs(
-                    kept[grid.name].keys.numpy(), np.sign(kept[grid.name].values.numpy()).astype(np.int8)
-                )
+            accumulate(error, gradients[grid.name], grid, decay=self.config.compression_decay, rate=lr)
+            index_CK = largest_of_chunks(error, grid, min(self.config.compression_topk, grid.area))
+            chunk_C = torch.arange(grid.num_chunks, device=self.device)
+            keys = (chunk_C[:, None] * grid.area + index_CK).flatten()
+            places, flat = grid.places(keys), error.view(-1)
+            values = flat[places].cpu()
+            flat[places] = 0.0
+            sent = values != 0
+            part = Kept(keys.cpu()[sent], values[sent])
+            kept[grid.name] = part
+            signs.append(Signs(part.keys.numpy(), np.where(part.values.numpy() < 0, -1, 1).astype(np.int8)))
         self.pending[round_number] = kept
-        return tuple(signs[grid.name] for grid in self.grids)
+        return tuple(signs)
 
     @torch.no_grad()
     def settle(self, round_number: int, *, accepted: bool) -> None:
@@ -107,10 +101,8 @@ class DistroState:
             return
         for grid in self.grids:
             part = kept[grid.name]
-            coefficients = torch.zeros(grid.num_chunks * grid.area, dtype=torch.float32)
-            coefficients[part.keys] = part.values
-            chunks_Crs = coefficients.reshape(grid.num_chunks, grid.chunk_rows, grid.chunk_columns)
-            self.error[grid.name].add_(grid.join(_backward(chunks_Crs.to(self.device))))
+            places = grid.places(part.keys.to(self.device))
+            self.error[grid.name].view(-1)[places] += part.values.to(self.device)  # keys are unique
 
     def drop_before(self, round_number: int) -> None:
         """Forget rounds below `round_number`, whose decision will not come any more."""
@@ -119,7 +111,7 @@ class DistroState:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as flat tensors, for a file; `load_tensors` reads it back."""
-        flat = {f"error/{name}": tensor.cpu().contiguous() for name, tensor in self.error.items()}
+        flat = {f"transformed/{name}": tensor.cpu().contiguous() for name, tensor in self.error.items()}
         for number, kept in self.pending.items():
             for name, part in kept.items():
                 flat[f"pending/{number}/keys/{name}"] = part.keys
@@ -134,10 +126,10 @@ class DistroState:
         """
         error, pending = {}, {}
         for grid in self.grids:
-            tensor = flat.get(f"error/{grid.name}")
+            tensor = flat.get(f"transformed/{grid.name}")
             if tensor is None or tuple(tensor.shape) != grid.shape:
                 raise ValueError(f"the saved error buffer of {grid.name} is missing or has another shape")
-            error[grid.name] = tensor.to(self.device, torch.float32)
+            error[grid.name] = tensor.to(self.device, torch.float32).contiguous()
         for number in {int(key.split("/")[1]) for key in flat if key.startswith("pending/")}:
             kept = {}
             for grid in self.grids:
@@ -151,47 +143,3 @@ class DistroState:
             pending[number] = kept
         self.error, self.pending = error, pending
 
-
-def largest(coefficients_CA: Tensor, k: int) -> Tensor:
-    """Indices of the `k` largest magnitudes of each row, ascending; equal magnitudes keep the lower index.
-
-    Args:
-        coefficients_CA: fp32 ``[C, A]``, ``A >= k``.
-
-    Returns:
-        int64 ``[C, k]``.
-    """
-    size_CA = coefficients_CA.abs()
-    if k == size_CA.shape[1]:
-        return torch.arange(k, device=size_CA.device).expand(size_CA.shape[0], k)
-    top = size_CA.topk(k + 1, dim=1)
-    index_CK = top.indices[:, :k].sort(dim=1).values
-    tied = (top.values[:, k - 1] == top.values[:, k]).nonzero()[:, 0]
-    if len(tied):  # topk breaks ties as it likes: do those rows again with a stable sort
-        order = size_CA[tied].sort(dim=1, descending=True, stable=True).indices
-        index_CK[tied] = order[:, :k].sort(dim=1).values
-    return index_CK
-
-
-def _by_chunk_shape(grids: tuple[Grid, ...]) -> list[list[Grid]]:
-    groups: dict[tuple[int, int], list[Grid]] = {}
-    for grid in grids:
-        groups.setdefault((grid.chunk_rows, grid.chunk_columns), []).append(grid)
-    return list(groups.values())
-
-
-def _forward(chunks_Crs: Tensor) -> Tensor:
-    """Orthonormal DCT-II of every chunk."""
-    down, across = _bases(chunks_Crs)
-    return down @ chunks_Crs @ across.T
-
-
-def _backward(coefficients_Crs: Tensor) -> Tensor:
-    """Inverse of `_forward`."""
-    down, across = _bases(coefficients_Crs)
-    return down.T @ coefficients_Crs @ across
-
-
-def _bases(chunks_Crs: Tensor) -> tuple[Tensor, Tensor]:
-    _, rows, columns = chunks_Crs.shape
-    return real_basis(rows).to(chunks_Crs.device), real_basis(columns).to(chunks_Crs.device)

@@ -32,7 +32,9 @@ class Distro(Strategy[Body]):
         super().__init__(spec, schema, tier, device)
         self.config = config
         self._codecs = tuple(
-            PayloadLayout(grids(schema, any_tier, config.compression_chunk), config.compression_topk)
+            PayloadLayout(
+                grids(schema, any_tier, config.compression_chunk), config.compression_topk, config.entropy
+            )
             for any_tier in range(schema.max_tier + 1)
         )
         self.state = DistroState(config, self._codecs[tier].grids, device)
@@ -44,11 +46,13 @@ class Distro(Strategy[Body]):
 
     @property
     def layout(self) -> Mapping[str, Any]:
-        """Kind, chunk and top-k."""
+        """Kind, chunk, top-k, and whether indices are entropy-coded."""
+        coded = {"entropy": True} if self.config.entropy else {}
         return {
             "kind": "Distro",
             "chunk": self.config.compression_chunk,
             "topk": self.config.compression_topk,
+            **coded,
         }
 
     def train(
@@ -63,7 +67,7 @@ class Distro(Strategy[Body]):
         """See `Strategy.train`; with `lookahead` the gradient is taken at ``weights - lr * sign(error)``."""
         offset = None
         if self.config.lookahead:
-            offset = {name: error.sign() * lr for name, error in self.state.error.items()}
+            offset = {name: error.sign() * lr for name, error in self.state.residual().items()}
         loss, gradients = learner.gradients(
             windows, cancelled=cancelled, clip_norm=self.config.clip_grad_norm, offset=offset
         )

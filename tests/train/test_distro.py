@@ -5,11 +5,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from psyche_train.fold.basis import real_basis
 from psyche_train.fold.chunks import Grid
 from psyche_train.spec import DistroOptimizer
-from psyche_train.strategies.distro import DistroState, largest
+from psyche_train.strategies.dct import accumulate, inverse, largest, largest_of_chunks
+from psyche_train.strategies.distro import DistroState
 
 GRIDS = (Grid("w", (32, 16), 2, 1, 16, 16), Grid("n", (16,), 1, 1, 16, 1))
+SHAPES = (
+    *GRIDS,
+    Grid("wide", (24, 40), 1, 5, 24, 8),
+    Grid("odd", (21, 30), 3, 2, 7, 15),
+    Grid("deep", (2, 32, 48), 2, 3, 32, 16),
+    Grid("column", (4, 3), 1, 3, 4, 1),
+)
 
 
 def state(**changes) -> DistroState:
@@ -32,14 +41,47 @@ def test_largest_matches_a_stable_sort_even_with_ties(seed, k, ties):
     assert torch.equal(largest(values, k), expected)
 
 
+@settings(max_examples=60)
+@given(st.integers(0, 999), st.sampled_from(SHAPES), st.integers(1, 6), st.booleans())
+def test_selection_in_place_is_that_of_a_stable_sort_of_every_chunk(seed, grid, k, ties):
+    values = torch.randn(grid.shape, generator=torch.Generator().manual_seed(seed))
+    if ties:
+        values = (2 * values).round()
+    chunks, k = grid.split(values).flatten(1), min(k, grid.area)
+    expected = chunks.abs().sort(dim=1, descending=True, stable=True).indices[:, :k].sort(dim=1).values
+    found = largest_of_chunks(values, grid, k)
+    same = (found == expected).all(dim=1)
+    assert (chunks.gather(1, expected)[~same] == 0).any(dim=1).all()  # only zeros may be others
+    sent = [chunks.gather(1, index).abs().sort(dim=1).values for index in (found, expected)]
+    assert torch.equal(*sent)
+
+
+@pytest.mark.parametrize("grid", SHAPES)
+def test_transform_in_place_is_the_orthonormal_dct_of_every_chunk(grid):
+    generator = torch.Generator().manual_seed(1)
+    values, before = torch.randn(grid.shape, generator=generator), torch.randn(grid.shape, generator=generator)
+    down, across = real_basis(grid.chunk_rows), real_basis(grid.chunk_columns)
+    expected = grid.join(down @ grid.split(values) @ across.T)
+    found = before.clone()
+    accumulate(found, values, grid, decay=0.5, rate=2.0)
+    assert torch.allclose(found, 0.5 * before + 2.0 * expected, atol=1e-5)
+    assert torch.allclose(inverse(expected, grid), values, atol=1e-5)
+
+
+@pytest.mark.parametrize("grid", SHAPES)
+def test_place_of_a_coefficient_is_where_splitting_takes_it_from(grid):
+    size = grid.num_chunks * grid.area
+    keys = torch.arange(size)
+    assert torch.equal(grid.split(torch.arange(size).reshape(grid.shape)).flatten(), grid.places(keys))
+
+
 def test_what_is_sent_leaves_the_error_buffer_and_returns_when_not_accepted():
     member = state(compression_decay=1.0)
     member.encode(1, gradients(0), 1.0)
-    left = {name: tensor.clone() for name, tensor in member.error.items()}
     whole = gradients(0)
-    assert not torch.allclose(left["w"], whole["w"])
+    assert not torch.allclose(member.residual()["w"], whole["w"], atol=1e-2)
     member.settle(1, accepted=False)
-    for name, tensor in member.error.items():
+    for name, tensor in member.residual().items():
         assert torch.allclose(tensor, whole[name], atol=1e-5)
 
 
@@ -83,7 +125,7 @@ def test_state_round_trips_through_flat_tensors():
     assert set(other.pending) == {2}
 
 
-@pytest.mark.parametrize("missing", ["error/w", "pending/1/keys/n", "pending/1/values/n"])
+@pytest.mark.parametrize("missing", ["transformed/w", "pending/1/keys/n", "pending/1/values/n"])
 def test_state_with_a_missing_tensor_is_refused(missing):
     member = state()
     member.encode(1, gradients(0), 1.0)
