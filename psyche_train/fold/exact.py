@@ -5,7 +5,8 @@ bits; then the inverse DCT with the integer basis: pass 1 down the columns, a ro
 2 along the rows. Every product and partial sum stays below 2**53: with edge n, |m| <= 2**16, a row of the
 basis has norm 2**20, so pass 1 is at most 2**36 * sqrt(2 n) and pass 2 at most 2**38 * 2 n <= 2**46 at
 n = 128. These bounds hold for the sums of magnitudes, so for every partial sum too: a float64 matmul computes
-the exact integers in whatever order it likes, zeros left out or not, and int64 gives the same. All shifts and divisions are floors.
+the exact integers in whatever order it likes, zeros left out or not, and int64 gives the same. All shifts and
+divisions are floors.
 """
 
 # Shape letters: C = chunks, A = coefficients per chunk, r / s = rows / columns of a chunk.

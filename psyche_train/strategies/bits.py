@@ -65,7 +65,9 @@ def unpack(data: bytes, at: int, count: int, width: int) -> tuple[Int64s, int]:
     return values.reshape(-1)[:count], end
 
 
-def _lanes(data: npt.NDArray[np.uint8], rows: int, width: int) -> Iterator[tuple[npt.NDArray[np.uint64], int]]:
+def _lanes(
+    data: npt.NDArray[np.uint8], rows: int, width: int
+) -> Iterator[tuple[npt.NDArray[np.uint64], int]]:
     """Eight numbers fill `width` bytes: for each of the eight, the words it lies in and by how far to shift."""
     for lane in range(8 if rows else 0):
         first, shift = divmod(lane * width, 8)

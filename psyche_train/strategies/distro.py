@@ -142,4 +142,3 @@ class DistroState:
                 kept[grid.name] = Kept(keys, values)
             pending[number] = kept
         self.error, self.pending = error, pending
-

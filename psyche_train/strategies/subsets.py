@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -105,7 +106,10 @@ class SubsetCoder:
         rank_LC[whole + 1] = joined_C >> _WORD
         rank_LC = rank_LC[: self._words]
         limit_L = np.array([self.count >> _WORD * i & _MASK for i in range(self._words)], dtype=np.int64)
-        if bool((_minus(rank_LC, limit_L[:, None])[-1] >= 0).any()) and self.count >> _WORD * self._words == 0:
+        if (
+            bool((_minus(rank_LC, limit_L[:, None])[-1] >= 0).any())
+            and self.count >> _WORD * self._words == 0
+        ):
             raise UpdateError("index", f"a rank is not below {self.count}")
         return self._sets(rank_LC), at
 
@@ -161,13 +165,17 @@ def subset_coder(n: int, k: int) -> SubsetCoder:
 
 
 def _binomials(n: int, k: int) -> list[npt.NDArray[np.uint32]]:
-    """For j = 1 .. k: C(i, j) of ``i = 0 .. n-1`` in 32-bit words, uint32 ``[L_j, n]``, the lowest first."""
-    tables, before_LA = [], np.ones((1, n), dtype=np.int64)
+    """For j = 1 .. k: C(i, j) in 32-bit words, uint32 ``[L_j, n - k + j]``, the lowest first.
+
+    There are entries for i = 0 .. n - k + j - 1, the largest that the j-th member can be; so none is above the
+    highest rank.
+    """
+    tables, before_LA = [], np.ones((1, n - k), dtype=np.int64)
     for j in range(1, k + 1):
-        words = max(1, -(-math.comb(n - 1, j).bit_length() // _WORD))
-        table_LA = np.zeros((words, n), dtype=np.int64)
+        words = max(1, -(-math.comb(n - k + j - 1, j).bit_length() // _WORD))
+        table_LA = np.zeros((words, n - k + j), dtype=np.int64)
         # C(i, j) = sum of C(m, j - 1) over m < i; n words of 32 bits sum to less than 2**46
-        table_LA[: len(before_LA), 1:] = np.cumsum(before_LA[:, :-1], axis=1)[:words]
+        table_LA[: len(before_LA), 1:] = np.cumsum(before_LA, axis=1)
         _carry(table_LA)
         tables.append(table_LA.astype(np.uint32))
         before_LA = table_LA
@@ -176,7 +184,7 @@ def _binomials(n: int, k: int) -> list[npt.NDArray[np.uint32]]:
 
 def _carry(words_LC: Int64s) -> None:
     """Bring all words but the highest back to 32 bits, in place; words may be negative (a borrow)."""
-    for low, high in zip(words_LC[:-1], words_LC[1:], strict=True):
+    for low, high in pairwise(words_LC):
         high += low >> _WORD
         low &= _MASK
 

@@ -59,7 +59,10 @@ def test_selection_in_place_is_that_of_a_stable_sort_of_every_chunk(seed, grid, 
 @pytest.mark.parametrize("grid", SHAPES)
 def test_transform_in_place_is_the_orthonormal_dct_of_every_chunk(grid):
     generator = torch.Generator().manual_seed(1)
-    values, before = torch.randn(grid.shape, generator=generator), torch.randn(grid.shape, generator=generator)
+    values, before = (
+        torch.randn(grid.shape, generator=generator),
+        torch.randn(grid.shape, generator=generator),
+    )
     down, across = real_basis(grid.chunk_rows), real_basis(grid.chunk_columns)
     expected = grid.join(down @ grid.split(values) @ across.T)
     found = before.clone()
