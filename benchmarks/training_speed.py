@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.demo_algorithm import DemoEncoder
 from psyche_train.bench.bytes import payload_bytes
-from psyche_train.bench.models import SIZES, bench_spec, random_body
+from psyche_train.bench.models import SIZES, bench_spec, distro_of, random_body
 from psyche_train.bench.step import WEIGHTS_HASH, MemberBench
 from psyche_train.bench.timing import Part, Timing, interleave
 from psyche_train.fold.chunks import grids
@@ -40,7 +40,7 @@ KINDS = ("encode", "step", "bytes", "entropy", "memory")
 def encode(size: str, *, topk: int, rounds: int, warmup: int = 2) -> dict[str, Any]:
     """Our encoder, error feedback to bytes, against the published one, on the same tensors."""
     spec = bench_spec(size, topk=topk)
-    config = spec.optimizer.chosen
+    config = distro_of(spec)
     ours_grids = grids(schema_of(spec), 0, config.compression_chunk)
     shapes = {grid.name: grid.shape for grid in ours_grids}
     generator = torch.Generator().manual_seed(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from psyche_train.bench.models import random_body
+from psyche_train.bench.models import distro_of, random_body
 from psyche_train.fold.chunks import Grid, grids
 from psyche_train.resolve import schema_of
 from psyche_train.spec import TrainSpec
@@ -31,7 +31,7 @@ class PayloadBytes:
 
 def payload_bytes(spec: TrainSpec, topk: int, *, entropy: bool) -> PayloadBytes:
     """Encode an update of random places and count."""
-    optimizer = spec.optimizer.chosen
+    optimizer = distro_of(spec)
     all_grids = grids(schema_of(spec), 0, optimizer.compression_chunk)
     full = tuple(grid for grid in all_grids if grid.area == optimizer.compression_chunk**2)
     return PayloadBytes(

@@ -8,10 +8,10 @@ import numpy as np
 
 from psyche_train.fold.chunks import Grid
 from psyche_train.fold.exact import Signs
-from psyche_train.spec import TrainSpec
+from psyche_train.spec import DistroOptimizer, TrainSpec
 
 SIZES: Final[dict[str, dict[str, int]]] = {
-    "tiny": {"hidden": 32, "ffn": 64, "layers": 2, "heads": 2, "kv": 1, "vocab": 64, "seq": 16},
+    "tiny": {"hidden": 32, "ffn": 64, "layers": 2, "heads": 2, "kv": 1, "vocab": 256, "seq": 16},
     "1M": {"hidden": 128, "ffn": 512, "layers": 4, "heads": 4, "kv": 2, "vocab": 256, "seq": 128},
     "20M": {"hidden": 512, "ffn": 1536, "layers": 6, "heads": 8, "kv": 4, "vocab": 1024, "seq": 512},
     "124M": {"hidden": 768, "ffn": 2048, "layers": 12, "heads": 12, "kv": 12, "vocab": 50304, "seq": 1024},
@@ -55,6 +55,17 @@ def bench_spec(size: str, *, topk: int = 4, entropy: bool = False, max_tier: int
         "matformer": {"max_tier": max_tier},
     }
     return TrainSpec.model_validate(tables)
+
+
+def distro_of(spec: TrainSpec) -> DistroOptimizer:
+    """The run's `[optimizer.Distro]`.
+
+    Raises:
+        ValueError: it trains by another strategy.
+    """
+    if spec.optimizer.Distro is None:
+        raise ValueError(f"the run trains by {spec.optimizer.kind}: only DisTrO is measured part by part")
+    return spec.optimizer.Distro
 
 
 def random_body(grids: tuple[Grid, ...], topk: int, seed: int) -> tuple[Signs, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from psyche_train.bench.models import random_body
+from psyche_train.bench.models import distro_of, random_body
 from psyche_train.bench.timing import Part, Timing, interleave
 from psyche_train.blobs import blob_id
 from psyche_train.learner import gradient_norm
@@ -74,7 +74,7 @@ class MemberBench:
         self.trainer = Trainer(spec, tier=tier, run=RUN, state_dir=folder, device=device)
         self.trainer.reset()
         self.spec, self.peers, self.samples = spec, peers, samples
-        optimizer = spec.optimizer.chosen
+        optimizer = distro_of(spec)
         self.topk, self.clip_norm, self.lr = optimizer.compression_topk, optimizer.clip_grad_norm, 0.002
         self.grids = self.trainer.training.codecs[0].grids
         self.bodies = [random_body(self.grids, self.topk, seed) for seed in range(peers)]
@@ -112,7 +112,7 @@ class MemberBench:
 
     def write(self) -> bytes:
         """The bytes of the member's own update."""
-        return self.trainer.format.encode(Update(self._header(0), self.body))
+        return self.trainer.format.encode(Update(self._header(0, self.trainer.tier), self.body))
 
     def receive(self) -> None:
         """Not timed: the other members' updates of the next round."""
@@ -162,7 +162,7 @@ class MemberBench:
         blob_bytes = max(map(len, self.blobs.values()))
         return StepCost(self.trainer.parameters, self.peers, tokens, blob_bytes, parts)
 
-    def _header(self, slot: int) -> UpdateHeader:
+    def _header(self, slot: int, tier: int = 0) -> UpdateHeader:
         at = self.trainer.position
         return UpdateHeader(
             run=RUN,
@@ -170,7 +170,7 @@ class MemberBench:
             round=max(at.round, 1),
             step=at.step,
             slot=slot,
-            tier=0,
+            tier=tier,
             schema=self.trainer.schema_hash,
             loss=1.0,
             tokens=self.samples * self.spec.max_seq_len,

@@ -10,7 +10,6 @@ decay belongs to the fold.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,16 +19,10 @@ from psyche_train.fold.chunks import Grid
 from psyche_train.fold.exact import Signs
 from psyche_train.spec import DistroOptimizer
 from psyche_train.strategies.dct import accumulate, inverse, largest_of_chunks
+from psyche_train.strategies.pending import Kept, Pending, read_buffers
 
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What one round took out of one tensor's error buffer: the coefficients before they became signs."""
-
-    keys: Tensor
-    """int64, ``chunk * area + coefficient``."""
-    values: Tensor
-    """fp32."""
+BUFFER = "transformed"
+"""Kind of the error buffers in a file."""
 
 
 class DistroState:
@@ -47,8 +40,7 @@ class DistroState:
         self.device = device
         self.error: dict[str, Tensor] = {}
         """``name -> fp32`` of the tensor's shape: the error's DCT, each chunk's in the chunk's place."""
-        self.pending: dict[int, dict[str, Kept]] = {}
-        """Round number -> what was taken out for it."""
+        self.pending = Pending()
         self.clear()
 
     def clear(self) -> None:
@@ -56,7 +48,7 @@ class DistroState:
         self.error = {
             grid.name: torch.zeros(grid.shape, dtype=torch.float32, device=self.device) for grid in self.grids
         }
-        self.pending = {}
+        self.pending = Pending()
 
     def residual(self) -> dict[str, Tensor]:
         """The error buffers transformed back: ``name -> fp32``, what was not sent yet."""
@@ -106,17 +98,12 @@ class DistroState:
 
     def drop_before(self, round_number: int) -> None:
         """Forget rounds below `round_number`, whose decision will not come any more."""
-        for number in [number for number in self.pending if number < round_number]:
-            del self.pending[number]
+        self.pending.drop_before(round_number)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as flat tensors, for a file; `load_tensors` reads it back."""
-        flat = {f"transformed/{name}": tensor.cpu().contiguous() for name, tensor in self.error.items()}
-        for number, kept in self.pending.items():
-            for name, part in kept.items():
-                flat[f"pending/{number}/keys/{name}"] = part.keys
-                flat[f"pending/{number}/values/{name}"] = part.values
-        return flat
+        buffers = {f"{BUFFER}/{name}": tensor.cpu().contiguous() for name, tensor in self.error.items()}
+        return buffers | self.pending.tensors()
 
     def load_tensors(self, flat: Mapping[str, Tensor]) -> None:
         """Take the state that `tensors` returned.
@@ -124,21 +111,8 @@ class DistroState:
         Raises:
             ValueError: a tensor is missing or has another shape.
         """
-        error, pending = {}, {}
-        for grid in self.grids:
-            tensor = flat.get(f"transformed/{grid.name}")
-            if tensor is None or tuple(tensor.shape) != grid.shape:
-                raise ValueError(f"the saved error buffer of {grid.name} is missing or has another shape")
-            error[grid.name] = tensor.to(self.device, torch.float32).contiguous()
-        for number in {int(key.split("/")[1]) for key in flat if key.startswith("pending/")}:
-            kept = {}
-            for grid in self.grids:
-                keys = flat.get(f"pending/{number}/keys/{grid.name}")
-                values = flat.get(f"pending/{number}/values/{grid.name}")
-                if keys is None or values is None or keys.shape != values.shape:
-                    raise ValueError(f"the saved update of round {number} lacks {grid.name}")
-                if len(keys) and not 0 <= int(keys.min()) <= int(keys.max()) < grid.num_chunks * grid.area:
-                    raise ValueError(f"the saved update of round {number} does not fit {grid.name}")
-                kept[grid.name] = Kept(keys, values)
-            pending[number] = kept
-        self.error, self.pending = error, pending
+        error, pending = read_buffers(flat, BUFFER, self.grids), Pending.read(flat, self.grids)
+        self.error = {
+            name: tensor.to(self.device, torch.float32).contiguous() for name, tensor in error.items()
+        }
+        self.pending = pending

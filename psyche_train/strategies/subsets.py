@@ -114,7 +114,7 @@ class SubsetCoder:
         return self._sets(rank_LC), at
 
     def _width(self, digits: int) -> int:
-        return (self.radix**digits - 1).bit_length()
+        return int(self.radix**digits - 1).bit_length()
 
     def _join(self, high_C: Int64s) -> list[bytes]:
         """The digits of every eight sets as one number; those left over as one more."""

@@ -7,14 +7,18 @@ import sys
 import numpy as np
 import pytest
 import torch
+import typer
 
 from benchmarks import training_speed
 from benchmarks.demo_algorithm import DemoEncoder
 from psyche_train.bench.bytes import payload_bytes
 from psyche_train.bench.memory import memory
-from psyche_train.bench.models import bench_spec, random_body
+from psyche_train.bench.models import bench_spec, distro_of, random_body
 from psyche_train.bench.step import TRAINING, WEIGHTS_HASH, MemberBench
 from psyche_train.bench.timing import Part, interleave
+from psyche_train.cli import bench as bench_cli
+from psyche_train.cli.failures import translate
+from psyche_train.cli.shell import run_app
 from psyche_train.fold.chunks import grids
 from psyche_train.resolve import schema_of
 from psyche_train.strategies.distro import DistroState
@@ -22,7 +26,7 @@ from psyche_train.strategies.distro import DistroState
 
 def test_ours_and_the_published_encoder_send_the_same_coefficients_and_keep_the_same_error():
     spec = bench_spec("tiny")
-    config = spec.optimizer.chosen
+    config = distro_of(spec)
     ours = grids(schema_of(spec), 0, config.compression_chunk)
     shapes = {grid.name: grid.shape for grid in ours}
     # Chunks of MatFormer tensors follow the smallest tier: leave tensors out that DeMo would cut otherwise.
@@ -80,6 +84,52 @@ def test_step_bench_measures_every_part_of_a_round_and_trains(tmp_path):
 
 
 @pytest.mark.parametrize("size", ["1M", "20M"])
+def test_a_slice_is_measured_with_updates_of_full_members(tmp_path):
+    bench = MemberBench(bench_spec("tiny"), tmp_path, tier=2, peers=2, samples=1)
+    bench.measure(rounds=1)
+    assert bench.trainer.parameters < schema_of(bench.spec).num_parameters(0)
+    assert len(bench.write()) < len(bench.blobs[0])
+
+
+def bench_command(*arguments: str) -> int:
+    app = typer.Typer()
+    bench_cli.register(app)
+    app.command("other")(lambda: None)
+    return run_app(app, ["bench", *arguments], translate)
+
+
+def test_bench_command_shows_a_table_and_json(capsys):
+    assert (
+        bench_command("--size", "tiny", "--peers", "2", "--samples", "1", "--rounds", "1", "--threads", "1")
+        == 0
+    )
+    shown = capsys.readouterr().out
+    assert "check as a witness" in shown
+    assert "2 updates of" in shown
+    options = ("--peers", "1", "--samples", "1", "--rounds", "1", "--threads", "1", "--json")
+    assert bench_command("--size", "tiny", "--entropy", *options) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"] > 0
+    assert 0 < found["share"] < 1
+    assert found["parts"]["fold"]["median_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--size", "9M"), "none of"),
+        (("--size", "tiny", "--tier", "3"), "tiers 0 to 2"),
+        (("--size", "tiny", "--entropy", "--topk", "65"), "lower --topk"),
+        (("--size", "tiny", "--set", "max_seq_len=8"), "name the file"),
+    ],
+)
+def test_bench_command_refuses_what_it_cannot_measure(capsys, arguments, words):
+    assert bench_command(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert words in captured.err
+
+
 def test_bytes_per_parameter_reach_the_goals(size):
     spec = bench_spec(size)
     assert payload_bytes(spec, 4, entropy=False).per_parameter <= 0.00160

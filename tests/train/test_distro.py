@@ -134,5 +134,5 @@ def test_state_with_a_missing_tensor_is_refused(missing):
     member.encode(1, gradients(0), 1.0)
     flat = member.tensors()
     del flat[missing]
-    with pytest.raises(ValueError, match=r"round 1|error buffer"):
+    with pytest.raises(ValueError, match=r"round 1|saved buffer"):
         state().load_tensors(flat)

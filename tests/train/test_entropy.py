@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from psyche_train.fold.chunks import Grid
 from psyche_train.fold.exact import Signs
 from psyche_train.spec import DistroOptimizer
+from psyche_train.spec.optimizer import MAX_ENTROPY_TOPK
 from psyche_train.strategies.bits import MAX_WIDTH, bytes_of, pack, unpack
 from psyche_train.strategies.header import UpdateError
 from psyche_train.strategies.payload import PayloadLayout
-from psyche_train.strategies.subsets import SubsetCoder, subset_coder
+from psyche_train.strategies.subsets import MAX_K, SubsetCoder, subset_coder
 
 GRIDS = (
     Grid("a", (32, 32), 2, 2, 16, 16),
@@ -142,6 +143,7 @@ def test_sets_cost_at_most_a_sixth_of_a_bit_more_than_their_entropy(k):
 
 
 def test_larger_sets_than_the_tables_are_refused_where_they_are_asked_for():
+    assert MAX_K == MAX_ENTROPY_TOPK == 64
     with pytest.raises(ValueError, match="at most 64"):
         SubsetCoder(4096, 65)
     with pytest.raises(ValueError, match="at most 64"):
