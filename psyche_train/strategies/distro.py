@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from psyche_train.fold.chunks import Grid
 from psyche_train.fold.exact import Signs
 from psyche_train.spec import DistroOptimizer
-from psyche_train.strategies.dct import accumulate, inverse, largest_of_chunks
+from psyche_train.strategies.dct import Pool, inverse
 from psyche_train.strategies.pending import Kept, Pending, read_buffers
 
 BUFFER = "transformed"
@@ -38,16 +37,19 @@ class DistroState:
         self.config = config
         self.grids = grids
         self.device = device
-        self.error: dict[str, Tensor] = {}
+        shapes: dict[tuple[int, int], list[Grid]] = {}
+        for grid in grids:
+            shapes.setdefault((grid.chunk_rows, grid.chunk_columns), []).append(grid)
+        self._pools = [Pool(group, device) for group in shapes.values()]
+        found = {name: tensor for pool in self._pools for name, tensor in pool.tensors.items()}
+        self.error = {grid.name: found[grid.name] for grid in grids}
         """``name -> fp32`` of the tensor's shape: the error's DCT, each chunk's in the chunk's place."""
         self.pending = Pending()
-        self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
-        self.error = {
-            grid.name: torch.zeros(grid.shape, dtype=torch.float32, device=self.device) for grid in self.grids
-        }
+        for pool in self._pools:
+            pool.flat.zero_()
         self.pending = Pending()
 
     def residual(self) -> dict[str, Tensor]:
@@ -68,22 +70,19 @@ class DistroState:
             One `Signs` per tensor in schema order.
         """
         self.settle(round_number, accepted=False)
-        kept, signs = {}, []
-        for grid in self.grids:
-            error = self.error[grid.name]
-            accumulate(error, gradients[grid.name], grid, decay=self.config.compression_decay, rate=lr)
-            index_CK = largest_of_chunks(error, grid, min(self.config.compression_topk, grid.area))
-            chunk_C = torch.arange(grid.num_chunks, device=self.device)
-            keys = (chunk_C[:, None] * grid.area + index_CK).flatten()
-            places, flat = grid.places(keys), error.view(-1)
-            values = flat[places].cpu()
-            flat[places] = 0.0
-            sent = values != 0
-            part = Kept(keys.cpu()[sent], values[sent])
-            kept[grid.name] = part
-            signs.append(Signs(part.keys.numpy(), np.where(part.values.numpy() < 0, -1, 1).astype(np.int8)))
+        kept, signs = {}, {}
+        for pool in self._pools:
+            pool.accumulate(gradients, decay=self.config.compression_decay, rate=lr)
+            keys_CK, values_CK = pool.take_largest(min(self.config.compression_topk, pool.area))
+            sent_CK = values_CK != 0
+            keys, values = keys_CK[sent_CK], values_CK[sent_CK]
+            bits = torch.where(values < 0, -1, 1).to(torch.int8)
+            ends = sent_CK.sum(dim=1).cumsum(0)[pool.last_chunk].tolist()
+            for grid, begin, end in zip(pool.grids, [0, *ends], ends, strict=False):
+                kept[grid.name] = Kept(keys[begin:end], values[begin:end])
+                signs[grid.name] = Signs(keys[begin:end].numpy(), bits[begin:end].numpy())
         self.pending[round_number] = kept
-        return tuple(signs)
+        return tuple(signs[grid.name] for grid in self.grids)
 
     @torch.no_grad()
     def settle(self, round_number: int, *, accepted: bool) -> None:
@@ -112,7 +111,6 @@ class DistroState:
             ValueError: a tensor is missing or has another shape.
         """
         error, pending = read_buffers(flat, BUFFER, self.grids), Pending.read(flat, self.grids)
-        self.error = {
-            name: tensor.to(self.device, torch.float32).contiguous() for name, tensor in error.items()
-        }
+        for name, tensor in error.items():
+            self.error[name].copy_(tensor)
         self.pending = pending

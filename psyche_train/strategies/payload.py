@@ -63,8 +63,12 @@ class PayloadLayout:
         """Return the one encoding of a body: one `Signs` per tensor in schema order."""
         flags, counts = np.zeros(len(self.grids), dtype=np.int64), []
         for i, (grid, signs) in enumerate(zip(self.grids, body, strict=True)):
-            counts.append(np.bincount(signs.keys // grid.area, minlength=grid.num_chunks))
-            flags[i] = bool((counts[i] < self.kept(grid)).any())
+            flags[i] = len(signs.keys) < grid.num_chunks * self.kept(grid)
+            counts.append(
+                np.bincount(signs.keys // grid.area, minlength=grid.num_chunks)
+                if flags[i]
+                else np.full(grid.num_chunks, self.kept(grid), dtype=np.int64)
+            )
         parts = [pack(flags, 1)]
         if self.entropy:
             return b"".join([*parts, *self._encode_sets(body, flags, counts)])
