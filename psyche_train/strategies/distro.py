@@ -29,7 +29,7 @@ class DistroState:
 
     Args:
         config: the run's `[optimizer.Distro]`.
-        grids: of the member's tier, in schema order.
+        grids: of what the member holds, in schema order.
         device: where the buffers live.
     """
 
@@ -37,10 +37,7 @@ class DistroState:
         self.config = config
         self.grids = grids
         self.device = device
-        shapes: dict[tuple[int, int], list[Grid]] = {}
-        for grid in grids:
-            shapes.setdefault((grid.chunk_rows, grid.chunk_columns), []).append(grid)
-        self._pools = [Pool(group, device) for group in shapes.values()]
+        self._pools = _pools(grids, device)
         found = {name: tensor for pool in self._pools for name, tensor in pool.tensors.items()}
         self.error = {grid.name: found[grid.name] for grid in grids}
         """``name -> fp32`` of the tensor's shape: the error's DCT, each chunk's in the chunk's place."""
@@ -52,26 +49,36 @@ class DistroState:
             pool.flat.zero_()
         self.pending = Pending()
 
-    def residual(self) -> dict[str, Tensor]:
-        """The error buffers transformed back: ``name -> fp32``, what was not sent yet."""
-        return {grid.name: inverse(self.error[grid.name], grid) for grid in self.grids}
+    def residual(self, trained: tuple[Grid, ...] | None = None) -> dict[str, Tensor]:
+        """The error buffers transformed back, what was not sent yet: ``name -> fp32`` of what is trained."""
+        return {grid.name: inverse(grid.take(self.error[grid.name]), grid) for grid in trained or self.grids}
 
     @torch.no_grad()
-    def encode(self, round_number: int, gradients: Mapping[str, Tensor], lr: float) -> tuple[Signs, ...]:
+    def encode(
+        self,
+        round_number: int,
+        gradients: Mapping[str, Tensor],
+        lr: float,
+        trained: tuple[Grid, ...] | None = None,
+    ) -> tuple[Signs, ...]:
         """Add a gradient to the error buffers and take out what is sent.
 
         A round that is encoded again first gets back what was taken out for it.
 
         Args:
-            gradients: ``name -> fp32`` of the tensor's shape.
+            gradients: ``name -> fp32`` of what was trained.
             lr: learning rate of the step.
+            trained: grids of what was trained, where that is not all (helper mode); nothing happens to the
+                rest of the buffers.
 
         Returns:
-            One `Signs` per tensor in schema order.
+            One `Signs` per tensor in schema order, numbered in the grids of `trained`.
         """
         self.settle(round_number, accepted=False)
+        trained = trained or self.grids
+        whole = all(one.is_cut_like(other) for one, other in zip(trained, self.grids, strict=True))
         kept, signs = {}, {}
-        for pool in self._pools:
+        for pool in self._pools if whole else self._pools_of(trained):
             pool.accumulate(gradients, decay=self.config.compression_decay, rate=lr)
             keys_CK, values_CK = pool.take_largest(min(self.config.compression_topk, pool.area))
             sent_CK = values_CK != 0
@@ -81,8 +88,22 @@ class DistroState:
             for grid, begin, end in zip(pool.grids, [0, *ends], ends, strict=False):
                 kept[grid.name] = Kept(keys[begin:end], values[begin:end])
                 signs[grid.name] = Signs(keys[begin:end].numpy(), bits[begin:end].numpy())
+                if not whole:
+                    grid.put(self.error[grid.name], pool.tensors[grid.name])
+        if not whole:
+            for held, grid in zip(self.grids, trained, strict=True):
+                numbers, _ = held.adopt(signs[grid.name].keys, grid)
+                kept[grid.name] = Kept(torch.from_numpy(numbers), kept[grid.name].values)
         self.pending[round_number] = kept
-        return tuple(signs[grid.name] for grid in self.grids)
+        return tuple(signs[grid.name] for grid in trained)
+
+    def _pools_of(self, trained: tuple[Grid, ...]) -> list[Pool]:
+        """Copies of the parts of the buffers that are trained."""
+        pools = _pools(trained, self.device)
+        for pool in pools:
+            for grid in pool.grids:
+                pool.tensors[grid.name].copy_(grid.take(self.error[grid.name]))
+        return pools
 
     @torch.no_grad()
     def settle(self, round_number: int, *, accepted: bool) -> None:
@@ -114,3 +135,10 @@ class DistroState:
         for name, tensor in error.items():
             self.error[name].copy_(tensor)
         self.pending = pending
+
+
+def _pools(grids: tuple[Grid, ...], device: torch.device) -> list[Pool]:
+    shapes: dict[tuple[int, int], list[Grid]] = {}
+    for grid in grids:
+        shapes.setdefault((grid.chunk_rows, grid.chunk_columns), []).append(grid)
+    return [Pool(group, device) for group in shapes.values()]
