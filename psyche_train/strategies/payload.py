@@ -113,7 +113,7 @@ class PayloadLayout:
         return groups
 
     def _encode_sets(self, body: tuple[Signs, ...], flags: Int64s, counts: list[Int64s]) -> list[bytes]:
-        chosen = np.flatnonzero(flags)
+        chosen = np.flatnonzero(flags).tolist()
         parts = [pack(counts[i], self.kept(self.grids[i]).bit_length()) for i in chosen]
         index = [signs.keys % grid.area for grid, signs in zip(self.grids, body, strict=True)]
         full = [self._in_full(grid, count) for grid, count in zip(self.grids, counts, strict=True)]
@@ -136,7 +136,7 @@ class PayloadLayout:
             sets_CK, at = subset_coder(area, kept).decode(data, at, sum(sizes) // kept)
             for i, part in zip(members, np.split(sets_CK.reshape(-1), np.cumsum(sizes)[:-1]), strict=True):
                 index[i][full[i]] = part
-        for i in np.flatnonzero(flags):
+        for i in np.flatnonzero(flags).tolist():
             rest = ~full[i]
             index[i][rest], at = unpack(data, at, int(rest.sum()), _index_bits(self.grids[i]))
         minus, at = unpack(data, at, sum(len(mask_N) for mask_N in full), 1)
