@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import LlamaConfig
 
 from psyche_train.data.dataset import Dataset
-from psyche_train.data.source import DataError, open_tokens, read_tokens
+from psyche_train.data.errors import DataError
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.matformer.loading import (
     CheckpointError,
@@ -22,7 +22,15 @@ from psyche_train.matformer.loading import (
 from psyche_train.models.initial import initial_weights
 from psyche_train.models.llama import config_of
 from psyche_train.models.schema import Schema
-from psyche_train.spec import DummyData, HubCheckpoint, InitCheckpoint, LocalCheckpoint, StdlibData, TrainSpec
+from psyche_train.spec import (
+    DummyData,
+    FixedSource,
+    HubCheckpoint,
+    InitCheckpoint,
+    LocalCheckpoint,
+    StdlibData,
+    TrainSpec,
+)
 
 
 def schema_of(spec: TrainSpec) -> Schema:
@@ -85,23 +93,29 @@ def checkpoint_dir(chosen: HubCheckpoint | LocalCheckpoint) -> Path:
         ) from error
 
 
+def sealed(source: FixedSource, manifest: str) -> FixedSource:
+    """A source with the id of its manifest filled in."""
+    if isinstance(source, DummyData) or source.manifest:
+        return source
+    update = {"manifest": manifest}
+    if isinstance(source, StdlibData):
+        update["python"] = platform.python_version()
+    return source.model_copy(update=update)
+
+
 def resolve(spec: TrainSpec) -> TrainSpec:
     """Return the specification with every hash filled in; one that is there already is checked.
 
     Raises:
         DataError, CheckpointError, TierError: a source is missing, or is not what a hash says.
     """
-    location = spec.data_location.chosen
-    if not isinstance(location, DummyData):
-        open_tokens(location)
-        found = read_tokens(location)[1]
-        extra = {"python": platform.python_version()} if isinstance(location, StdlibData) else {}
-        kept = location if location.sha256 else location.model_copy(update={"sha256": found, **extra})
-        spec = spec.model_copy(
-            update={"data_location": spec.data_location.model_copy(update={spec.data_location.kind: kept})}
-        )
     schema = schema_of(spec)
-    Dataset(spec, schema.config.vocab_size)  # too short, or tokens that the model has no row for
+    data = Dataset(spec, schema.config.vocab_size)  # also: too short, or tokens that the model has no row for
+    sources = [
+        sealed(source, manifest)
+        for (_, source), manifest in zip(spec.data_location.sources, data.manifests, strict=True)
+    ]
+    spec = spec.model_copy(update={"data_location": spec.data_location.with_sources(sources)})
     chosen = spec.checkpoint.chosen
     if not isinstance(chosen, InitCheckpoint) and inferred(checkpoint_dir(chosen), schema).tier:
         raise CheckpointError("a run begins with a full checkpoint, this one is a slice")

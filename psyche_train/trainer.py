@@ -106,7 +106,7 @@ class Trainer:
         self.strategy: Strategy = strategy
         self.device = choose_device(device)
         self.schema = schema_of(spec)
-        self.data = Dataset(spec, self.schema.config.vocab_size)
+        self.data = Dataset(spec, self.schema.config.vocab_size, blobs=state_dir / "blobs")
         optimizer = spec.optimizer.chosen
         layout = {"kind": "Distro", "chunk": optimizer.compression_chunk, "topk": optimizer.compression_topk}
         self.schema_hash = self.schema.sha256(layout)

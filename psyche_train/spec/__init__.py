@@ -1,7 +1,18 @@
 """The training specification of a run: the TOML's `[model.LLM]`, checked, canonical and hashed."""
 
 from psyche_train.spec.checkpoint import Checkpoint, HubCheckpoint, InitCheckpoint, LocalCheckpoint
-from psyche_train.spec.data import DataLocation, DummyData, LocalData, StdlibData
+from psyche_train.spec.data import (
+    DataLocation,
+    DummyData,
+    FixedSource,
+    HttpData,
+    HubData,
+    LocalData,
+    ParquetData,
+    PeersData,
+    StdlibData,
+    WeightedData,
+)
 from psyche_train.spec.matformer import MatFormer
 from psyche_train.spec.optimizer import DistroOptimizer, Optimizer
 from psyche_train.spec.schedule import AnySchedule, LrSchedule
@@ -15,7 +26,10 @@ __all__ = [
     "DataLocation",
     "DistroOptimizer",
     "DummyData",
+    "FixedSource",
+    "HttpData",
     "HubCheckpoint",
+    "HubData",
     "InitCheckpoint",
     "LocalCheckpoint",
     "LocalData",
@@ -23,9 +37,12 @@ __all__ = [
     "MatFormer",
     "OneOf",
     "Optimizer",
+    "ParquetData",
+    "PeersData",
     "Sha256Hex",
     "SpecError",
     "StdlibData",
     "Table",
     "TrainSpec",
+    "WeightedData",
 ]
