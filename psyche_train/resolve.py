@@ -6,7 +6,6 @@ import platform
 from pathlib import Path
 
 from torch import Tensor
-from transformers import LlamaConfig
 
 from psyche_train.data.dataset import Dataset
 from psyche_train.data.errors import DataError
@@ -15,12 +14,13 @@ from psyche_train.matformer.loading import (
     CheckpointError,
     Strategy,
     find_source,
-    full_config,
     inferred,
+    read_family,
     read_slice,
 )
+from psyche_train.models.family import ModelError
 from psyche_train.models.initial import initial_weights
-from psyche_train.models.llama import config_of
+from psyche_train.models.registry import fresh_family
 from psyche_train.models.schema import Schema
 from psyche_train.spec import (
     DummyData,
@@ -34,14 +34,18 @@ from psyche_train.spec import (
 
 
 def schema_of(spec: TrainSpec) -> Schema:
-    """The schema of a run's model at full width."""
+    """The schema of a run's model at full width.
+
+    Raises:
+        CheckpointError: there is no such checkpoint or model. TierError: it has no such tiers.
+    """
     chosen = spec.checkpoint.chosen
-    config: LlamaConfig
-    if isinstance(chosen, InitCheckpoint):
-        config = config_of(chosen, spec.max_seq_len)
-    else:
-        config = full_config(checkpoint_dir(chosen))
-    return Schema.of(config, spec.matformer.max_tier)
+    if not isinstance(chosen, InitCheckpoint):
+        return Schema.of(read_family(checkpoint_dir(chosen)), spec.matformer.max_tier)
+    try:
+        return Schema.of(fresh_family(chosen, spec.max_seq_len), spec.matformer.max_tier)
+    except ModelError as error:
+        raise CheckpointError(f"checkpoint.Init: {error}") from error
 
 
 def first_weights(
@@ -110,7 +114,7 @@ def resolve(spec: TrainSpec) -> TrainSpec:
         DataError, CheckpointError, TierError: a source is missing, or is not what a hash says.
     """
     schema = schema_of(spec)
-    data = Dataset(spec, schema.config.vocab_size)  # also: too short, or tokens that the model has no row for
+    data = Dataset(spec, schema.family.vocab_size)  # also: too short, or tokens that the model has no row for
     sources = [
         sealed(source, manifest)
         for (_, source), manifest in zip(spec.data_location.sources, data.manifests, strict=True)
