@@ -7,6 +7,7 @@ what is in the cache is never believed.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 from psyche_train._durable import sync_path
 from psyche_train.data.errors import DataError
+
+_counter = itertools.count()
 
 
 def cache_dir() -> Path:
@@ -42,13 +45,18 @@ def cache_folder(kind: str, key: Any) -> Path:
     return folder
 
 
+def temporary_beside(path: Path) -> Path:
+    """A name that no other writer uses, in the folder of `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{next(_counter)}.tmp")
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file that appears complete or not at all.
 
     Raises:
         DataError: the disk refuses.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)

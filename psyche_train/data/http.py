@@ -15,7 +15,7 @@ from pathlib import Path
 
 from psyche_train._manifest import manifest_of_file
 from psyche_train.blobs import MAX_BLOB_BYTES, MAX_MANIFEST_BYTES, PIECE, BlobCorrupt, Manifest
-from psyche_train.data.cache import cache_folder, write_whole
+from psyche_train.data.cache import cache_folder, temporary_beside, write_whole
 from psyche_train.data.errors import DataError
 from psyche_train.data.local import WIDTHS, open_local, read_manifest
 from psyche_train.data.manifest import (
@@ -191,7 +191,7 @@ def fetch_whole(
     Raises:
         DataError: it cannot be had, is longer than `limit`, or cannot be written.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(target)
     try:
         with temporary.open("wb") as file:
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,6 +78,7 @@ class Shard:
         self._offset = offset
         self._pieces = pieces
         self._manifest: Manifest | None = None
+        self._opening = threading.Lock()
         self._seen = bytearray()
 
     def read(self, start: int, stop: int) -> bytes:
@@ -111,7 +113,9 @@ class Shard:
         self._seen[index] = 1
 
     def _digests(self) -> Manifest:
-        if self._manifest is None:
+        with self._opening:
+            if self._manifest is not None:
+                return self._manifest
             manifest = self._pieces()
             if manifest.id != self.entry.blob or manifest.length != self.entry.length:
                 raise DataError(
@@ -121,7 +125,7 @@ class Shard:
                 )
             self._seen = bytearray(len(manifest.digests))
             self._manifest = manifest
-        return self._manifest
+            return manifest
 
     def _recover(self, index: int, manifest: Manifest, found: bytes | None) -> None:
         """A piece in the file is missing or wrong: a source that can fetch it does so here."""
