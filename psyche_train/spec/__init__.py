@@ -14,13 +14,21 @@ from psyche_train.spec.data import (
     WeightedData,
 )
 from psyche_train.spec.matformer import MatFormer
-from psyche_train.spec.optimizer import DistroOptimizer, Optimizer
+from psyche_train.spec.optimizer import (
+    AdamWOptimizer,
+    AnyOptimizer,
+    DistroOptimizer,
+    Optimizer,
+    SparseLoCoOptimizer,
+)
 from psyche_train.spec.schedule import AnySchedule, LrSchedule
 from psyche_train.spec.tables import OneOf, Sha256Hex, Table
 from psyche_train.spec.train import MAX_SPEC_BYTES, SpecError, TrainSpec
 
 __all__ = [
     "MAX_SPEC_BYTES",
+    "AdamWOptimizer",
+    "AnyOptimizer",
     "AnySchedule",
     "Checkpoint",
     "DataLocation",
@@ -40,6 +48,7 @@ __all__ = [
     "ParquetData",
     "PeersData",
     "Sha256Hex",
+    "SparseLoCoOptimizer",
     "SpecError",
     "StdlibData",
     "Table",
