@@ -26,6 +26,7 @@ class MemberTrainer:
         self.trainer = trainer
         self.parameters = trainer.parameters
         self.max_update_bytes = trainer.format.max_bytes
+        self.data = trainer.data
         self.check = trainer.check
         self.digests = trainer.digests
         self.weights_hash = trainer.weights_hash
@@ -58,7 +59,14 @@ class MemberTrainer:
 
 
 def load_trainer(
-    spec: TrainSpec, *, tier: int, run: bytes, state_dir: Path, device: str, threads: int | None
+    spec: TrainSpec,
+    *,
+    tier: int,
+    run: bytes,
+    state_dir: Path,
+    device: str,
+    threads: int | None,
+    data: Path | None = None,
 ) -> MemberTrainer:
     """Make the trainer and take the newest checkpoint on this disk, or the run's first weights.
 
@@ -66,7 +74,9 @@ def load_trainer(
         ConfigError: the device, the data or the first checkpoint of the run is not on this machine.
     """
     try:
-        trainer = Trainer(spec, tier=tier, run=run, state_dir=state_dir, device=device, threads=threads)
+        trainer = Trainer(
+            spec, tier=tier, run=run, state_dir=state_dir, device=device, threads=threads, data=data
+        )
         trainer.load()
     except (ValueError, OSError) as error:
         raise ConfigError(

@@ -26,7 +26,7 @@ from psyche_train.data.shards import Tokens
 from psyche_train.data.shuffle import Shuffle
 from psyche_train.data.source import offers, open_source
 from psyche_train.data.split import Split
-from psyche_train.spec import FixedSource, TrainSpec
+from psyche_train.spec import FixedSource, LocalData, PeersData, StdlibData, TrainSpec
 
 Int64s = npt.NDArray[np.int64]
 
@@ -57,6 +57,8 @@ class Dataset:
         if folder is not None and len(sources) > 1:
             raise DataError("a folder of data was named, the run has several sources: leave it out")
         self._sources = [source for _, source in sources]
+        if folder is not None and not isinstance(self._sources[0], LocalData | PeersData):
+            raise DataError("a folder of data was named, the run's data are not read from one: leave it out")
         self._interleave = Interleave([weight for weight, _ in sources])
         seeds = [spec.sha256]
         if len(sources) > 1:
@@ -65,6 +67,8 @@ class Dataset:
         self._parts: list[_Part | None] = [None] * len(sources)
         self.manifests = [""] * len(sources)
         """Id of every source's manifest, hex; empty for `Dummy`."""
+        self._shared: dict[int, Sequence[bytes]] = {}
+        """Blobs of each source that members get from each other, as far as they are known."""
         self.missing: tuple[bytes, ...] = ()
         """Blobs that have to be fetched before anything can be read; there may be more after these."""
         self.refresh()
@@ -94,7 +98,13 @@ class Dataset:
                     if self._blobs is None:
                         raise
                     missing |= dict.fromkeys(error.blobs)
+                    self._shared[i] = error.known
         self.missing = tuple(missing)
+
+    @property
+    def blobs(self) -> frozenset[bytes]:
+        """Blobs of the run's data that are, or will be, in the member's store: they must stay there."""
+        return frozenset(blob for blobs in self._shared.values() for blob in blobs)
 
     def offers(self) -> list[Offer]:
         """Blobs that this member has of the run's data and others may need."""
@@ -136,7 +146,11 @@ class Dataset:
         return torch.from_numpy(np.concatenate(rows))
 
     def _open(self, i: int, source: FixedSource) -> _Part:
-        tokens, self.manifests[i] = open_source(source, self._window, blobs=self._blobs, folder=self._folder)
+        tokens, manifest = open_source(source, self._window, blobs=self._blobs, folder=self._folder)
+        if manifest is not None:
+            self.manifests[i] = manifest.id.hex()
+            if isinstance(source, StdlibData | PeersData):
+                self._shared[i] = manifest.blobs
         name = type(source).__name__.removesuffix("Data")
         check_highest(tokens.highest_token, self._vocab_size, f"data_location.{name}")
         try:

@@ -7,6 +7,8 @@ DataError (ValueError): a source is missing here, unreadable, or holds other byt
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class DataError(ValueError):
     """A source is missing here, unreadable, or holds other bytes than the spec says."""
@@ -29,8 +31,9 @@ class MissingData(DataError):
 
     Attributes:
         blobs: ids of what is missing; once they are in the blob folder, opening goes on.
+        known: ids of all blobs of the source that are known so far, those that are here included.
     """
 
-    def __init__(self, message: str, blobs: list[bytes]) -> None:
+    def __init__(self, message: str, blobs: Sequence[bytes], known: Sequence[bytes] = ()) -> None:
         super().__init__(message)
-        self.blobs = blobs
+        self.blobs, self.known = tuple(blobs), (*known, *blobs)

@@ -63,6 +63,11 @@ class DataManifest:
         """The manifest's blob id."""
         return blob_id(self.to_bytes())
 
+    @property
+    def blobs(self) -> list[bytes]:
+        """The manifest's own id and those of the shards."""
+        return [self.id, *(shard.blob for shard in self.shards)]
+
     def to_bytes(self) -> bytes:
         """The canonical form."""
         tables = {

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from psyche_train.blobs import BlobStore, BlobStoreError
-from psyche_train.data.errors import MissingData
+from psyche_train.data.errors import DataError, MissingData
 from psyche_train.data.local import open_prepared
 from psyche_train.data.manifest import FILE_NAME, DataManifest
 from psyche_train.data.shards import Shard, ShardTokens
@@ -36,6 +36,10 @@ def find_prepared(location: PeersData, folder: Path | None) -> ShardTokens | Non
     Raises:
         DataError: what is there is damaged or other data.
     """
+    if folder is not None and not (folder / FILE_NAME).exists():
+        raise DataError(
+            f"{folder} holds no {FILE_NAME}: name the folder that psyche-train prepare-data wrote"
+        )
     for path in (folder, Path(location.path).expanduser() if location.path else None):
         if path is not None and (path / FILE_NAME).exists():
             return open_prepared(path, location.manifest)
@@ -66,7 +70,9 @@ def open_blobs(manifest_id: str, blobs: Path) -> ShardTokens:
     missing = [entry.blob for entry in manifest.shards if not store.has(entry.blob)]
     if missing:
         raise MissingData(
-            f"{len(missing)} of {len(manifest.shards)} shards of the run's data are with peers", missing
+            f"{len(missing)} of {len(manifest.shards)} shards of the run's data are with peers",
+            missing,
+            manifest.blobs,
         )
     shards = [
         Shard(

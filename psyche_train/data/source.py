@@ -10,6 +10,7 @@ import numpy as np
 
 from psyche_train.data.errors import DataError, MissingData
 from psyche_train.data.local import open_local
+from psyche_train.data.manifest import DataManifest
 from psyche_train.data.peers import Offer, find_prepared, offered_files, open_blobs
 from psyche_train.data.shards import MemoryTokens, ShardTokens, Tokens
 from psyche_train.data.stdlib import dummy_tokens, own_stdlib
@@ -27,8 +28,8 @@ from psyche_train.spec.data import (
 
 def open_source(
     location: FixedSource, window: int, *, blobs: Path | None = None, folder: Path | None = None
-) -> tuple[Tokens, str]:
-    """Return a source's tokens, verified as they are read, and the id of its manifest (hex; empty for Dummy).
+) -> tuple[Tokens, DataManifest | None]:
+    """Return a source's tokens, verified as they are read, and its manifest (None for Dummy).
 
     Args:
         window: tokens of a sample; sources that are made of whole samples must have just these.
@@ -40,7 +41,7 @@ def open_source(
         DataError: missing, unreadable or other data; says what to do.
     """
     if isinstance(location, DummyData):
-        return MemoryTokens(dummy_tokens(location.num_tokens)), ""
+        return MemoryTokens(dummy_tokens(location.num_tokens)), None
     if isinstance(location, StdlibData):
         return _open_stdlib(location, blobs)
     tokens = _open_shards(location, window, blobs, folder)
@@ -49,7 +50,7 @@ def open_source(
             f"the data are samples of {tokens.sequence_tokens} tokens, max_seq_len = {window - 1} needs {window}: "
             "prepare them for this length"
         )
-    return tokens, tokens.manifest.id.hex()
+    return tokens, tokens.manifest
 
 
 def offers(location: FixedSource, folder: Path | None = None) -> list[Offer]:
@@ -101,13 +102,14 @@ def _open_peers(location: PeersData, blobs: Path | None, folder: Path | None) ->
     return open_blobs(location.manifest, blobs)
 
 
-def _open_stdlib(location: StdlibData, blobs: Path | None) -> tuple[Tokens, str]:
+def _open_stdlib(location: StdlibData, blobs: Path | None) -> tuple[Tokens, DataManifest]:
     text, manifest = own_stdlib(location.max_bytes)
     found = manifest.id.hex()
     if location.manifest in ("", found):
-        return MemoryTokens(np.frombuffer(text, dtype=np.uint8)), found
+        return MemoryTokens(np.frombuffer(text, dtype=np.uint8)), manifest
     if blobs is not None:
-        return open_blobs(location.manifest, blobs), location.manifest
+        from_peers = open_blobs(location.manifest, blobs)
+        return from_peers, from_peers.manifest
     made_with = f" (made with Python {location.python})" if location.python else ""
     raise MissingData(
         f"this machine's standard library (Python {platform.python_version()}) has other text than the "
