@@ -76,7 +76,7 @@ class FileEncoder:
         beside = path.with_name("tokenizer_config.json")
         if beside.is_file():
             self._files[beside.name] = beside.read_bytes()
-        self.vocab_size = self._tokenizer.get_vocab_size()
+        self.vocab_size = max(self._tokenizer.get_vocab().values(), default=0) + 1
         self.end_of_text = self._end(self._files.get(beside.name, b"{}"))
         self.digest = hashlib.sha256(data).hexdigest()
 

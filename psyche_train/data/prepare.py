@@ -144,6 +144,9 @@ class _Preparation:
             report,
         )
         self._width = 4 if options.sequence_tokens else options.token_bytes or _width(encoder)
+        self._limit = 1 << (8 * self._width - (1 if options.sequence_tokens else 0))
+        if options.end_of_text is not None and options.end_of_text >= self._limit:
+            raise DataError(f"--end-of-text {options.end_of_text} does not fit tokens of {self._width} bytes")
         kind = "i" if options.sequence_tokens else "u"
         self._dtype = np.dtype(f"<{kind}{self._width}")
         self._shard_tokens = options.shard_bytes // self._width
@@ -222,8 +225,7 @@ class _Preparation:
 
     def _shaped(self, document: Document, tokens: Numbers) -> Numbers:
         """A document's tokens as they are written: with their end, or as one sample."""
-        limit = 1 << (8 * self._width - (1 if self._options.sequence_tokens else 0))
-        if len(tokens) and (high := int(tokens.max())) >= limit:
+        if len(tokens) and (high := int(tokens.max())) >= self._limit:
             raise DataError(
                 f"{document.where}: token {high} does not fit {self._width} bytes: use wider tokens (--token-bytes)"
             )
