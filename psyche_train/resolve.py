@@ -11,6 +11,7 @@ from torch import Tensor
 from psyche_train.data.dataset import Dataset
 from psyche_train.data.errors import DataError
 from psyche_train.fold.digest import part_digests, weights_hash
+from psyche_train.matformer.helper import helper_of
 from psyche_train.matformer.loading import (
     CheckpointError,
     Strategy,
@@ -128,6 +129,7 @@ def resolve(spec: TrainSpec) -> TrainSpec:
         DataError, CheckpointError, TierError: a source is missing, or is not what a hash says.
     """
     schema = schema_of(spec)
+    helper_of(spec, schema)  # a sample of no block
     data = Dataset(spec, schema.family.vocab_size)  # also: too short, or tokens that the model has no row for
     sources = [
         sealed(source, manifest)

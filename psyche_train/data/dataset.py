@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from psyche_train.data.errors import DataError, MissingData, PieceError
+from psyche_train.data.labels import shown
 from psyche_train.data.manifest import check_highest
 from psyche_train.data.mixture import Interleave
 from psyche_train.data.peers import Offer
@@ -198,7 +199,7 @@ class _Part:
             raise DataError(
                 f"{_named(numbers, np.ones(len(starts), dtype=bool))} cannot be read: {error}"
             ) from error
-        tokens = np.where(rows < 0, ~rows, rows)
+        tokens = shown(rows)
         if (high := tokens.max(axis=1) >= vocab_size).any():
             raise DataError(
                 f"{_named(numbers, high)} hold token {tokens.max()}, the model's vocabulary has {vocab_size}: "

@@ -34,6 +34,7 @@ from psyche_train.data.cache import write_whole
 from psyche_train.data.documents import Document, Part
 from psyche_train.data.encoders import Encoder
 from psyche_train.data.errors import DataError
+from psyche_train.data.labels import hide, shown
 from psyche_train.data.local import read_manifest
 from psyche_train.data.manifest import FILE_NAME, PIECES_SUFFIX, DataManifest, ShardEntry, shard_name
 
@@ -144,7 +145,7 @@ class _Preparation:
             report,
         )
         self._width = 4 if options.sequence_tokens else options.token_bytes or _width(encoder)
-        self._limit = 1 << (8 * self._width - (1 if options.sequence_tokens else 0))
+        self._limit = 1 << (30 if options.sequence_tokens else 8 * self._width)
         if options.end_of_text is not None and options.end_of_text >= self._limit:
             raise DataError(f"--end-of-text {options.end_of_text} does not fit tokens of {self._width} bytes")
         kind = "i" if options.sequence_tokens else "u"
@@ -168,7 +169,7 @@ class _Preparation:
         for part, document, tokens in self._tokens(self._at):
             taken = self._at.token if (part, document) == (self._at.part, self._at.document) else 0
             if len(tokens):
-                highest = max(highest, int(np.where(tokens < 0, ~tokens, tokens).max()))
+                highest = max(highest, int(shown(tokens).max()))
             while taken < len(tokens):
                 room = min(self._shard_tokens - filled, len(tokens) - taken)
                 buffer[filled : filled + room] = tokens[taken : taken + room]
@@ -256,8 +257,8 @@ class _Preparation:
             raise DataError(
                 f"{document.where} has nothing to learn: all of its labels are -100. Leave it out"
             )
-        row = np.full(length, ~(self._options.end_of_text or 0), dtype=np.int64)
-        row[: len(tokens)] = np.where(hidden, ~tokens, tokens)
+        row = hide(np.full(length, self._options.end_of_text or 0, dtype=np.int64))
+        row[: len(tokens)] = np.where(hidden, hide(tokens), tokens)
         return row
 
     def _resume(self) -> bool:

@@ -106,7 +106,7 @@ def test_sample_numbers_beyond_all_sense_are_an_error(spec):
 
 
 def test_windows_can_hide_tokens_from_the_loss():
-    windows = torch.tensor([[5, 6, ~7, ~0, 9]])
+    windows = torch.tensor([[5, 6, -107, -100, 9]])
     inputs, labels = inputs_and_labels(windows)
     assert inputs.tolist() == [[5, 6, 7, 0]]
     assert labels.tolist() == [[6, IGNORED, IGNORED, 9]]

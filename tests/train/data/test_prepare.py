@@ -285,7 +285,7 @@ def test_rows_become_samples_with_hidden_labels_and_padding(make_spec, tmp_path:
     data = Dataset(spec, 160)
     samples = data.batch([range(data.num_train)]).tolist()
     assert data.num_train + data.num_held_out == 800
-    expected = [[~row["ids"][0], *row["ids"][1:], *[~0] * (8 - len(row["ids"]))] for row in rows]
+    expected = [[-100 - row["ids"][0], *row["ids"][1:], *[-100] * (8 - len(row["ids"]))] for row in rows]
     assert all(sample in expected for sample in samples)
     other = make_spec(data_location=spec.data_location.model_dump(exclude_none=True), max_seq_len=9)
     with pytest.raises(DataError, match="gives manifest"):
