@@ -52,9 +52,15 @@ class Document:
 class Part(Protocol):
     """One file, or one split of a data set."""
 
-    name: str
-    size: int
-    """In bytes, for the progress shown; 0 where it is not known."""
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """In bytes, for the progress shown; 0 where it is not known."""
+        ...
 
     def documents(self, skip: int) -> Iterator[Document]:
         """The documents from number `skip` on.

@@ -45,7 +45,7 @@ class ByteEncoder:
     """Token n is byte n."""
 
     vocab_size = 256
-    end_of_text = None
+    end_of_text: int | None = None
     digest = BYTES
 
     def encode(self, texts: Sequence[bytes]) -> list[Numbers]:

@@ -151,7 +151,7 @@ class _Preparation:
         kind = "i" if options.sequence_tokens else "u"
         self._dtype = np.dtype(f"<{kind}{self._width}")
         self._shard_tokens = options.shard_bytes // self._width
-        self._made_of = {
+        self._made_of: dict[str, Any] = {
             "parts": [[part.name, part.size] for part in parts],
             "encoder": encoder.digest if encoder else "",
             "options": {**asdict(options), "token_bytes": self._width},
