@@ -69,6 +69,7 @@ class Trainer:
         threads: torch's threads; None leaves torch's own choice.
         strategy: how a slice is read from the run's first checkpoint.
         keep: checkpoints that are kept, besides the pinned one.
+        data: folder with the run's data, where they are elsewhere than the run says.
 
     Raises:
         TierError: the run or its model has no such tier.
@@ -86,6 +87,7 @@ class Trainer:
         threads: int | None = None,
         strategy: Strategy = "auto",
         keep: int = 3,
+        data: Path | None = None,
     ) -> None:
         if not 0 <= tier <= spec.matformer.max_tier:
             raise TierError(f"tier {tier} is outside 0..{spec.matformer.max_tier}, the tiers of this run")
@@ -97,7 +99,7 @@ class Trainer:
         self.strategy: Strategy = strategy
         self.device = choose_device(device)
         self.schema = schema_of(spec, tier)
-        self.data = Dataset(spec, self.schema.family.vocab_size)
+        self.data = Dataset(spec, self.schema.family.vocab_size, blobs=state_dir / "blobs", folder=data)
         self.training = strategy_of(spec, self.schema, tier, self.device)
         """The run's training strategy; `strategy` is only how a slice is read."""
         self.shared = with_folded(self.schema, spec)

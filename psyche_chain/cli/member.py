@@ -59,6 +59,12 @@ def join(
     listen: Annotated[
         str, typer.Option("--listen", metavar="MULTIADDR", help="Where peers connect to.")
     ] = "/ip4/127.0.0.1/tcp/0",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="The run's prepared data, if you have them; else peers are asked."
+        ),
+    ] = None,
     hot_key: Annotated[
         Path | None,
         typer.Option(
@@ -125,6 +131,7 @@ def join(
             device=device,
             state_dir=state_dir or _default_state_dir(found, str(signer.pubkey())),
             listen=listen,
+            data=data,
             hot_key=hot_key,
             threads=threads,
             json_logs=json_logs,

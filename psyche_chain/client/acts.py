@@ -22,6 +22,7 @@ from psyche_chain.client.catchup import (
 from psyche_chain.client.duty import Duty
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Adapter, Chain, Network, NotYet
+from psyche_chain.client.rundata import RunData
 from psyche_chain.client.upload import Upload, Uploader
 from psyche_chain.client.view import GENESIS, ChainView, MyState, RoundView
 from psyche_chain.client.weights import Weights
@@ -100,6 +101,7 @@ class Acts:
         self._tier = tier
         self._uploader = uploader
         self._memory = Memory()
+        self._data = RunData(weights, network, events)
         self.training: tuple[int, int] | None = None
         """Round and slot of the training in progress."""
 
@@ -117,6 +119,8 @@ class Acts:
             validated=frozenset(self._weights.validated),
             uris=dict(memory.uris),
             tidied=memory.tidied,
+            has_data=self._data.complete,
+            has_shared=self._data.shared,
             contact=memory.contact,
             contact_on_chain=memory.contact_on_chain,
             busy=busy,
@@ -174,6 +178,10 @@ class Acts:
                 self._memory.revealed = max(self._memory.revealed, number)
             case kinds.Fetch():
                 await self._fetch(duty, view)
+            case kinds.Share():
+                await self._data.share()
+            case kinds.Gather():
+                await self._data.fetch()
             case kinds.Offer(history):
                 await self._offer(history)
             case kinds.Tidy(history):
@@ -329,6 +337,6 @@ class Acts:
             await self._fetch_checkpoint(offered, view)
         keep = {a.commitment for r in self._weights.records_after(checkpoint.history) for a in r.accepted}
         keep |= {r.commitments[slot] for r in view.rounds for slot in r.committed}
-        keep |= {*self._memory.trained.values(), offered}
+        keep |= {*self._memory.trained.values(), offered, *self._data.blobs}
         keep |= {blob for uri in self._memory.uris.values() if (blob := blob_id_of(uri)) is not None}
         await self._network.prune(keep)

@@ -18,6 +18,7 @@ from psyche_chain.client.duty import (
     Fetch,
     Finish,
     Fold,
+    Gather,
     Join,
     Leave,
     Offer,
@@ -25,6 +26,7 @@ from psyche_chain.client.duty import (
     Record,
     Reveal,
     Save,
+    Share,
     Tick,
     Tidy,
     Train,
@@ -77,6 +79,10 @@ def _all(view: ChainView, me: MyState, slot: Slot | None, now: float) -> Iterato
         yield from _round(view, me, slot, now)
         if view.phase == Phase.COOLDOWN and me.history == view.history:
             yield from _cooldown(view, me, slot, now)
+    if not me.has_shared:
+        yield Share()
+    if not me.has_data and slot is not None and slot.status in PRESENT:
+        yield Gather()
     yield from _weights(view, me, slot)
     yield from _blobs(view, me)
     if view.checkpoint.agreed and view.checkpoint.history != me.tidied and me.history == view.history:
@@ -113,7 +119,7 @@ def _round(view: ChainView, me: MyState, slot: Slot, now: float) -> Iterator[Dut
             if has_all or has_what_there_is or last_call:
                 yield Witness(slot.index, attested.number, held)
     at_head = me.history == view.history
-    if view.phase in (Phase.WARMUP, *TRAINING) and not slot.ready and at_head:
+    if view.phase in (Phase.WARMUP, *TRAINING) and not slot.ready and at_head and me.has_data:
         yield Ready(slot.index, view.epoch)
 
 
@@ -126,13 +132,13 @@ def _weights(view: ChainView, me: MyState, slot: Slot | None) -> Iterator[Duty]:
         yield Fold(tuple(records))
     elif view.phase not in TRAINING and not _is_saved(view, me):
         yield Save(view.history, view.step)
-    elif view.phase not in TRAINING and view.history not in me.validated:
+    elif view.phase not in TRAINING and view.history not in me.validated and me.has_data:
         yield Validate()
     else:
         round_, is_active = view.open_round, slot is not None and slot.status == SlotStatus.ACTIVE
         if round_ is None or slot is None or not is_active or round_.number in me.trained:
             return
-        if owes_training(round_, slot):
+        if owes_training(round_, slot) and me.has_data:
             yield Train(round_, slot.index)
 
 

@@ -30,6 +30,7 @@ class MemberTrainer:
         self.trainer = trainer
         self.parameters = trainer.parameters
         self.max_update_bytes = trainer.format.max_bytes
+        self.data = trainer.data
         self.check = trainer.check
         self.digests = trainer.digests
         self.weights_hash = trainer.weights_hash
@@ -62,7 +63,14 @@ class MemberTrainer:
 
 
 def load_trainer(
-    spec: TrainSpec, *, tier: int, run: bytes, state_dir: Path, device: str, threads: int | None
+    spec: TrainSpec,
+    *,
+    tier: int,
+    run: bytes,
+    state_dir: Path,
+    device: str,
+    threads: int | None,
+    data: Path | None = None,
 ) -> MemberTrainer:
     """Make the trainer and take the newest checkpoint on this disk, or the run's first weights.
 
@@ -73,7 +81,9 @@ def load_trainer(
     try:
         if (lacking := shortage(spec, schema_of(spec, tier), tier, choose_device(device))) is not None:
             raise ConfigError(f"this machine has too little memory: {lacking}")
-        trainer = Trainer(spec, tier=tier, run=run, state_dir=state_dir, device=device, threads=threads)
+        trainer = Trainer(
+            spec, tier=tier, run=run, state_dir=state_dir, device=device, threads=threads, data=data
+        )
         trainer.load()
     except (ValueError, OSError) as error:
         raise ConfigError(

@@ -29,6 +29,8 @@ class JoinOptions:
     device: str = "auto"
     listen: str = "/ip4/127.0.0.1/tcp/0"
     """Multiaddr for peers; port 0 picks one and keeps it over restarts."""
+    data: Path | None = None
+    """Folder with the run's data, where they are elsewhere than the run says; `Peers` data are served from it."""
     hot_key: Path | None = None
     """Key file of a key that signs duties in the wallet's place; it pays their fees."""
     threads: int | None = None

@@ -111,6 +111,7 @@ async def _be_member(
         state_dir=folder.path,
         device=options.device,
         threads=options.threads,
+        data=options.data,
     )
     try:
         async with open_network(config) as network:
