@@ -15,7 +15,7 @@ def test_rounds_of_a_run_grow_as_the_ramp_foretells(chain: Chain) -> None:
     run, members = stages.training(chain, **keys, max_seq_len=16, total_steps=50, epoch_time=100_000)
     seen = {}
     for _ in range(10):
-        newest = run.state.rounds[-1]
+        newest = run.state.open
         seen[newest.number] = (newest.data_index, newest.samples)
         run.play_round(members)
     foretold, data_index = [], 0
