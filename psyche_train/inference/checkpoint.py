@@ -76,9 +76,7 @@ def _ordinary(path: Path, config: dict[str, Any], tier: int | None, device: torc
     return _opened(path, model.to(device), config, int(config.get("matformer_tier", 0)), 1.0)
 
 
-def _opened(
-    path: Path, model: nn.Module, config: dict[str, Any], tier: int, factor: float
-) -> OpenModel:
+def _opened(path: Path, model: nn.Module, config: dict[str, Any], tier: int, factor: float) -> OpenModel:
     model.eval().requires_grad_(False)
     vocab_size = int(config["vocab_size"])
     return OpenModel(
