@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from psyche_train.assign import num_samples
 from psyche_train.checkpoints.position import Position
@@ -283,6 +284,20 @@ class Trainer:
         """Mean loss per token on the held-out windows, fp32, at this member's width."""
         with self._turn:
             return self._loaded().loss(self.data.validation(VALIDATION_WINDOWS))
+
+    @contextmanager
+    def reading(self) -> Iterator[tuple[nn.Module, Mapping[str, Tensor]]]:
+        """The model in evaluation mode, and its weights in schema order; nothing is trained or folded meanwhile.
+
+        They must not be changed. They may be kept: later calls give the same objects, with the weights of then.
+        """
+        with self._turn:
+            learner = self._loaded()
+            learner.model.eval()
+            try:
+                yield learner.model, learner.weights
+            finally:
+                learner.model.train()
 
     def _take(self, shared: Mapping[str, Tensor], position: Position) -> None:
         if self._learner is None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from psyche_train.evals.options import EvalOptions
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinOptions:
@@ -38,5 +40,7 @@ class JoinOptions:
     """Seconds between two looks at the chain while training; None: by the distance of the endpoint."""
     linger_s: float = 60.0
     """How long a finished member stays for others that still need its blobs."""
+    evals: EvalOptions | None = None
+    """What to evaluate between the duties; None: nothing."""
     on_event: Callable[[dict[str, Any]], None] | None = field(default=None, repr=False)
     """Called with every event that is written to events.jsonl."""

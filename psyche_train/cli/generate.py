@@ -74,9 +74,10 @@ def generate(
         torch.set_num_threads(threads)
     text = sys.stdin.read() if prompt == "-" else prompt
     opened = open_checkpoint(path, tier=tier, device=choose_device(device))
-    ids = opened.tokens.encode(text, special=True)
+    tokens = opened.tokens()
+    ids = tokens.encode(text, special=True)
     if not ids:
-        ids = [opened.tokens.start if opened.tokens.start is not None else opened.tokens.encode("\n")[0]]
+        ids = [tokens.start if tokens.start is not None else tokens.encode("\n")[0]]
     if worst := [token for token in ids if token >= opened.vocab_size]:
         raise PsycheError(
             f"the tokenizer in {path} gives token {worst[0]}, the model has {opened.vocab_size}",
@@ -88,14 +89,14 @@ def generate(
     if not json:
         output.note(f"{path}: tier {opened.tier}, {opened.parameters:,} parameters")
         output.piece(text)
-    stream, pieces, count, started = TextStream(opened.tokens), [], 0, time.monotonic()
+    stream, pieces, count, started = TextStream(tokens), [], 0, time.monotonic()
     for token in continuation(
         opened.model,
         ids,
         max_tokens=max_tokens,
         context=opened.context,
         sampler=Sampler(sampling),
-        end=opened.tokens.end,
+        end=tokens.end,
     ):
         count += 1
         pieces.append(stream.push(token))

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from psyche_train import __version__
-from psyche_train.cli import generate, output, plot_schedule, train
+from psyche_train.cli import evaluate, generate, output, plot_schedule, train
 from psyche_train.cli.failures import translate
 from psyche_train.cli.shell import run_app
 
@@ -41,7 +41,7 @@ def _root(
     pass
 
 
-for module in (train, generate, plot_schedule):
+for module in (train, generate, evaluate, plot_schedule):
     module.register(app)
 
 

@@ -22,7 +22,6 @@ class OpenModel:
     path: Path
     model: nn.Module
     """Called with ``input_ids``; in evaluation mode, its weights are not to be trained."""
-    tokens: Tokens
     tier: int
     parameters: int
     vocab_size: int
@@ -30,6 +29,16 @@ class OpenModel:
     """Tokens that it was trained to see."""
     factor: float
     """What its feed-forward output is multiplied by."""
+    is_export: bool
+    """An ordinary model of one width."""
+
+    def tokens(self) -> Tokens:
+        """The tokenizer that lies with the model.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        return tokens_of(self.path, self.vocab_size)
 
 
 def open_checkpoint(path: Path, *, tier: int | None, device: torch.device) -> OpenModel:
@@ -41,7 +50,6 @@ def open_checkpoint(path: Path, *, tier: int | None, device: torch.device) -> Op
     Raises:
         CheckpointError: it is damaged, or no model that is known here.
         TierError: it does not hold that tier.
-        ConfigError: it has no tokenizer.
     """
     config = _config(path)
     if config.get("matformer_export") or ("matformer_tier" not in config and not tier):
@@ -57,7 +65,7 @@ def _of_training(path: Path, config: dict[str, Any], tier: int | None, device: t
     weights = read_slice(inferred(path, schema), schema, asked)
     factor = 2.0 ** (asked * float(config.get("matformer_ffn_rescale", 1.0)))
     model = family.build(family.ffn_width >> asked, weights, device, factor=factor)
-    return _opened(path, model, config, asked, factor)
+    return _opened(path, model, config, asked, factor, is_export=False)
 
 
 def _ordinary(path: Path, config: dict[str, Any], tier: int | None, device: torch.device) -> OpenModel:
@@ -67,27 +75,29 @@ def _ordinary(path: Path, config: dict[str, Any], tier: int | None, device: torc
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             path, local_files_only=True, trust_remote_code=False, dtype=torch.float32, use_safetensors=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path} cannot be opened as a model: {first}") from error
-    return _opened(path, model.to(device), config, int(config.get("matformer_tier", 0)), 1.0)
+    return _opened(path, model.to(device), config, int(config.get("matformer_tier", 0)), 1.0, is_export=True)
 
 
-def _opened(path: Path, model: nn.Module, config: dict[str, Any], tier: int, factor: float) -> OpenModel:
+def _opened(
+    path: Path, model: nn.Module, config: dict[str, Any], tier: int, factor: float, *, is_export: bool
+) -> OpenModel:
     model.eval().requires_grad_(False)
     vocab_size = int(config["vocab_size"])
     return OpenModel(
         path=path,
         model=model,
-        tokens=tokens_of(path, vocab_size),
         tier=tier,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         vocab_size=vocab_size,
         context=int(config.get("max_position_embeddings") or config.get("max_seq_len") or 1024),
         factor=factor,
+        is_export=is_export,
     )
 
 

@@ -74,20 +74,21 @@ def continuation(
     context: int,
     sampler: Sampler,
     end: frozenset[int] = frozenset(),
+    cached: bool = True,
 ) -> Iterator[int]:
     """Yield the tokens that follow a prompt, without the one that ends the text.
 
     Args:
-        model: called with ``input_ids`` as `transformers` models are; those keep what they computed of a text
-            until it is longer than the context.
+        model: called with ``input_ids`` as `transformers` models are.
         prompt: at least one token.
         context: tokens that the model sees at most; older ones are forgotten.
+        cached: keep what a `transformers` model computed of a text until it is longer than the context.
     """
     from transformers import PreTrainedModel
 
     device = next(model.parameters()).device
     text, cache = list(prompt), None
-    caches = isinstance(model, PreTrainedModel)
+    caches = cached and isinstance(model, PreTrainedModel)
     for _ in range(max_tokens):
         with torch.no_grad():
             if caches and len(text) <= context:
