@@ -298,18 +298,21 @@ class Trainer:
             return self._loaded().loss(self.data.validation(VALIDATION_WINDOWS))
 
     @contextmanager
-    def reading(self) -> Iterator[tuple[nn.Module, Mapping[str, Tensor]]]:
-        """The model in evaluation mode, and its weights in schema order; nothing is trained or folded meanwhile.
+    def reading(self) -> Iterator[tuple[nn.Module | None, Mapping[str, Tensor]]]:
+        """The model of the tier in evaluation mode, and all weights that are held; nothing changes meanwhile.
 
-        They must not be changed. They may be kept: later calls give the same objects, with the weights of then.
+        The weights are at `held_tier`'s width, in schema order. A member in helper mode has no model of its
+        tier's slice: None. Nothing may be changed. Both may be kept: later calls give the same objects, with
+        the weights of then.
         """
         with self._turn:
-            learner = self._loaded()
-            learner.model.eval()
+            holding = self._loaded()
+            model = holding.learner.model
+            model.eval()
             try:
-                yield learner.model, learner.weights
+                yield model if self.held_tier == self.tier else None, holding.weights
             finally:
-                learner.model.train()
+                model.train()
 
     def _take(self, shared: Mapping[str, Tensor], position: Position) -> None:
         if self._holding is None:

@@ -73,8 +73,32 @@ class MemberEvals:
             self._under_way, self._next = None, self._began + self._options.every
         return {**result, "first_step": self._began, "step": step} if result else None
 
-    def _parts(self, model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[dict[str, Any] | None]:
-        yield from self._validations(model, weights)
+    def _parts(
+        self, model: nn.Module | None, weights: Mapping[str, Tensor]
+    ) -> Iterator[dict[str, Any] | None]:
+        trainer = self._trainer
+        windows = trainer.data.validation(VALIDATION_WINDOWS)
+        for tier in range(trainer.spec.matformer.max_tier, trainer.tier - 1, -1):
+            asked = model if tier == trainer.tier else None
+            if asked is None:
+                asked = slice_model(
+                    trainer.schema,
+                    weights,
+                    held=trainer.held_tier,
+                    tier=tier,
+                    ffn_rescale=trainer.spec.matformer.ffn_rescale,
+                    device=trainer.device,
+                )
+                yield None
+            run = ValidationRun(windows)
+            for _ in run.slices(asked):
+                yield None
+            yield {"task": "validation", "tier": tier, "loss": run.loss()}
+        yield from self._tasks(asked)
+        if self._options.prompt:
+            yield from self._sample(asked)
+
+    def _tasks(self, model: nn.Module) -> Iterator[dict[str, Any] | None]:
         for name, questions in self._questions.items():
             assert self._tokens is not None
             run = TaskRun(
@@ -88,30 +112,6 @@ class MemberEvals:
             for _ in run.slices(model):
                 yield None
             yield {**asdict(run.score()), "tier": self._trainer.tier}
-        if self._options.prompt:
-            yield from self._sample(model)
-
-    def _validations(
-        self, model: nn.Module, weights: Mapping[str, Tensor]
-    ) -> Iterator[dict[str, Any] | None]:
-        trainer = self._trainer
-        windows = trainer.data.validation(VALIDATION_WINDOWS)
-        for tier in range(trainer.tier, trainer.spec.matformer.max_tier + 1):
-            asked = model
-            if tier != trainer.tier:
-                asked = slice_model(
-                    trainer.schema,
-                    weights,
-                    held=trainer.tier,
-                    tier=tier,
-                    ffn_rescale=trainer.spec.matformer.ffn_rescale,
-                    device=trainer.device,
-                )
-                yield None
-            run = ValidationRun(windows)
-            for _ in run.slices(asked):
-                yield None
-            yield {"task": "validation", "tier": tier, "loss": run.loss()}
 
     def _sample(self, model: nn.Module) -> Iterator[dict[str, Any] | None]:
         tokens, prompt = self._tokens, self._options.prompt

@@ -275,14 +275,14 @@ def test_a_member_evaluates_all_that_it_holds_in_slices_and_then_waits(
             results.append(found)
     assert slices > len(results) + 5
     assert [(r["task"], r["tier"]) for r in results] == [
-        ("validation", 0),
-        ("validation", 1),
         ("validation", 2),
+        ("validation", 1),
+        ("validation", 0),
         ("piqa", 0),
         ("prompt", 0),
     ]
     assert {(r["first_step"], r["step"]) for r in results} == {(3, 3)}
-    assert results[0]["loss"] == pytest.approx(trainer.validation_loss(), rel=1e-6)
+    assert results[2]["loss"] == pytest.approx(trainer.validation_loss(), rel=1e-6)
     assert results[3]["questions"] == 2
     assert results[4]["text"].startswith("Once")
     json.dumps(results)
@@ -327,6 +327,19 @@ def test_a_trainer_without_weights_is_asked_again_later(make_spec: Any, tmp_path
     trainer.load()
     assert evals.is_due(5)
     assert evals.slice(5) is not None or evals.is_due(5)
+
+
+def test_a_helper_evaluates_its_slice(make_spec: Any, tmp_path: Path) -> None:
+    matformer = {"max_tier": 1, "helper_fraction": 0.25}
+    table = {"Init": {**BYTE_MODEL, "intermediate_size": 128}}
+    trainer = member(make_spec, tmp_path, tier=1, checkpoint=table, matformer=matformer)
+    evals = MemberEvals(trainer, EvalOptions(every=5, prompt="x", prompt_tokens=2))
+    results = []
+    while evals.is_due(0):
+        if (found := evals.slice(0)) is not None:
+            results.append(found)
+    assert [r["task"] for r in results] == ["validation", "prompt"]
+    assert results[0]["loss"] == pytest.approx(trainer.validation_loss(), rel=1e-6)
 
 
 def test_tasks_need_a_tokenizer(make_spec: Any, tmp_path: Path) -> None:
