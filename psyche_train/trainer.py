@@ -6,12 +6,13 @@ import logging
 import threading
 import time
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from psyche_train.assign import num_samples
 from psyche_train.checkpoints.position import Position
@@ -315,6 +316,23 @@ class Trainer:
             inferred=not says_tier(Path(checkpoint)),
             memory=self.memory,
         )
+
+    @contextmanager
+    def reading(self) -> Iterator[tuple[nn.Module | None, Mapping[str, Tensor]]]:
+        """The model of the tier in evaluation mode, and all weights that are held; nothing changes meanwhile.
+
+        The weights are at `held_tier`'s width, in schema order. A member in helper mode has no model of its
+        tier's slice: None. Nothing may be changed. Both may be kept: later calls give the same objects, with
+        the weights of then.
+        """
+        with self._turn:
+            holding = self._loaded()
+            model = holding.learner.model
+            model.eval()
+            try:
+                yield model if self.held_tier == self.tier else None, holding.weights
+            finally:
+                model.train()
 
     def _take(self, shared: Mapping[str, Tensor], position: Position) -> None:
         if self._holding is None:

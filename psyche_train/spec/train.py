@@ -39,7 +39,7 @@ class TrainSpec(Table):
     data_type: Literal["Pretraining"] = "Pretraining"
     max_seq_len: int = Field(default=128, ge=2, le=1_048_576)
     """Tokens of a sample."""
-    cold_start_warmup_steps: int = Field(default=0, ge=0)
+    cold_start_warmup_steps: int = Field(default=0, ge=0, le=10_000_000_000)
     """Steps over which the schedule's learning rate is scaled up from near zero at the start of the run."""
     checkpoint: Checkpoint
     data_location: DataLocation
