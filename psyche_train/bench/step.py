@@ -76,7 +76,7 @@ class MemberBench:
         self.spec, self.peers, self.samples = spec, peers, samples
         optimizer = distro_of(spec)
         self.topk, self.clip_norm, self.lr = optimizer.compression_topk, optimizer.clip_grad_norm, 0.002
-        self.grids = self.trainer.training.codecs[0].grids
+        self.grids = self.trainer.training.shares.held(0)
         self.bodies = [random_body(self.grids, self.topk, seed) for seed in range(peers)]
         self.batch = self.trainer.data.batch([range(samples)])
         self.gradients: dict[str, Tensor] = {}
@@ -89,7 +89,7 @@ class MemberBench:
 
     def train(self) -> None:
         """Forward and backward over the member's samples, in its micro-batches."""
-        learner = self.trainer._loaded()
+        learner = self.trainer._loaded().learner
         learner.model.zero_grad(set_to_none=True)
         learner._accumulate(self.batch, lambda: False)
         self.gradients = {
