@@ -52,7 +52,8 @@ class Pool:
         sizes = [grid.num_chunks * grid.area for grid in grids]
         self.flat = torch.zeros(sum(sizes), dtype=torch.float32, device=device)
         self.tensors = {
-            grid.name: part.view(grid.shape) for grid, part in zip(grids, torch.split(self.flat, sizes), strict=True)
+            grid.name: part.view(grid.shape)
+            for grid, part in zip(grids, torch.split(self.flat, sizes), strict=True)
         }
         """``name -> fp32`` of the tensor's shape: views of `flat`."""
         self.num_chunks = [grid.num_chunks for grid in grids]
