@@ -101,12 +101,15 @@ def _means(grid: Grid, ballots: Sequence[Ballot], votes: Votes) -> tuple[Int64s,
     """
     bits = len(ballots).bit_length()
     codes, counts_C = [np.empty(0, dtype=np.int64)], np.zeros(grid.num_chunks, dtype=np.int64)
+    weight_of: dict[Grid, int] = {}
     weights = np.array([ballot.tokens if votes == "tokens" else 1 for ballot in ballots], dtype=np.int64)
     for number, ballot in enumerate(ballots):
         keys, held = grid.adopt(ballot.signs.keys, ballot.grid)
         codes.append((keys << bits | number) << 1 | (ballot.signs.signs[held] < 0))
         if votes != "senders":
-            counts_C += grid.held_by(ballot.grid) * weights[number]
+            weight_of[ballot.grid] = weight_of.get(ballot.grid, 0) + int(weights[number])
+    for sender, total in weight_of.items():  # most members have one width
+        counts_C += grid.held_by(sender) * np.int64(total)
     code = np.sort(np.concatenate(codes))
     first = np.flatnonzero(np.diff(code >> bits + 1, prepend=-1))
     if len(first) == 0:
