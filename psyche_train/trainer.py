@@ -5,35 +5,36 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from psyche_train.assign import num_samples
 from psyche_train.checkpoints.position import Position
 from psyche_train.checkpoints.store import STATE, CheckpointInfo, CheckpointStore
+from psyche_train.checkpoints.tensors import read_all
 from psyche_train.data.dataset import Dataset
 from psyche_train.data.tokenizer import save_byte_tokenizer
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
 from psyche_train.learner import Learner, choose_device
-from psyche_train.matformer.box import StartupInfo
+from psyche_train.matformer.box import StartupInfo, says_tier
 from psyche_train.matformer.holding import Holding, hold
-from psyche_train.matformer.loading import CheckpointError, Strategy, inferred, read_slice
+from psyche_train.matformer.loading import CheckpointError, Strategy, inferred
+from psyche_train.matformer.memory import Memory, num_bytes
+from psyche_train.matformer.stored import StoredWeights
 from psyche_train.models.schema import TierError
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import first_weights, schema_of, with_folded
 from psyche_train.spec import TrainSpec
 from psyche_train.strategies.choose import strategy_of
-from psyche_train.strategies.header import ExpectedUpdate, UpdateError, UpdateHeader
-from psyche_train.strategies.update import Update, UpdateFormat
+from psyche_train.strategies.header import ExpectedUpdate, UpdateError
+from psyche_train.strategies.update import UpdateFormat
 
 __all__ = [
     "CheckpointError",
@@ -69,6 +70,7 @@ class Trainer:
         threads: torch's threads; None leaves torch's own choice.
         strategy: how a slice is read from the run's first checkpoint.
         keep: checkpoints that are kept, besides the pinned one.
+        data: folder with the run's data, where they are elsewhere than the run says.
 
     Raises:
         TierError: the run or its model has no such tier.
@@ -86,6 +88,7 @@ class Trainer:
         threads: int | None = None,
         strategy: Strategy = "auto",
         keep: int = 3,
+        data: Path | None = None,
     ) -> None:
         if not 0 <= tier <= spec.matformer.max_tier:
             raise TierError(f"tier {tier} is outside 0..{spec.matformer.max_tier}, the tiers of this run")
@@ -96,8 +99,8 @@ class Trainer:
         self.spec, self.tier, self.run = spec, tier, run
         self.strategy: Strategy = strategy
         self.device = choose_device(device)
-        self.schema = schema_of(spec)
-        self.data = Dataset(spec, self.schema.family.vocab_size)
+        self.schema = schema_of(spec, tier)
+        self.data = Dataset(spec, self.schema.family.vocab_size, blobs=state_dir / "blobs", folder=data)
         self.training = strategy_of(spec, self.schema, tier, self.device)
         """The run's training strategy; `strategy` is only how a slice is read."""
         self.shared = with_folded(self.schema, spec)
@@ -109,12 +112,20 @@ class Trainer:
             codecs=self.training.codecs,
             tokens_per_sample=spec.max_seq_len,
         )
-        self.parameters = self.schema.num_parameters(tier)
-        """Parameters of the member's slice."""
+        self.parameters = self.training.shares.num_trained(tier)
+        """Parameters that the member trains: its slice, and a helper's sample."""
         self.num_parameters_full = self.schema.num_parameters(0)
         self.position = Position()
         self.store = CheckpointStore(state_dir / "checkpoints", keep=keep)
-        self.source = StartupInfo.of(spec, self.schema, tier, strategy)
+        self.source = StartupInfo.of(
+            spec,
+            self.schema,
+            tier,
+            strategy,
+            shares=self.training.shares,
+            device=self.device,
+            asked_device=device,
+        )
         self.held_tier = self.training.shares.held_tier(tier)
         """The tier whose slice is held: 0 in helper mode, else the member's."""
         if self.held_tier != tier and strategy == "sliced":
@@ -136,27 +147,28 @@ class Trainer:
                     logger.warning("checkpoint of another run or tier passed over path=%s", path)
                     continue
                 try:
-                    shared = read_slice(inferred(path, self.schema), self.shared, self.held_tier)
-                    digests = part_digests(self.shared, shared, self.held_tier)
-                    if weights_hash(digests) != info.weights_sha256:
+                    self.training.load_tensors(read_all(path / STATE))
+                    with StoredWeights(inferred(path, self.schema), self.shared, self.held_tier) as shared:
+                        self._take(shared, position)
+                    if weights_hash(self._all_digests()) != info.weights_sha256:
                         raise CheckpointError(f"{path}: the weights do not have the hash of position.json")
-                    self.training.load_tensors(load_file(path / STATE))
-                except (ValueError, SafetensorError) as error:
+                except ValueError as error:
+                    self.half_folded = self._holding is not None  # until `_take` has had all of another
                     logger.warning("checkpoint passed over path=%s reason=%s", path, error)
                     continue
-                self._take(shared, position)
-                self.source = replace(self.source, checkpoint=str(path), sliced=self.held_tier > 0)
+                self._describe(str(path), cut=self.held_tier > 0)
                 return
             self.reset()
 
     def reset(self) -> None:
         """Take the run's first weights and forget the error buffers; the position is genesis."""
         with self._turn:
-            weights, name, cut = first_weights(self.spec, self.schema, self.held_tier, self.strategy)
-            self.training.clear()
-            self.training.start_folded()
-            self._take({**self.training.folded, **weights}, Position())
-            self.source = replace(self.source, checkpoint=name, sliced=cut)
+            with first_weights(self.spec, self.schema, self.held_tier, self.strategy) as first:
+                self.training.clear()
+                self.training.start_folded()
+                shared = ChainMap(first.weights, self.training.folded)  # type: ignore[arg-type]  # only read
+                self._take(shared, Position())
+            self._describe(first.name, cut=first.cut)
 
     def restore(self, path: Path, position: Position) -> None:
         """Take weights obtained elsewhere: a checkpoint directory or a `.safetensors` file, full or slice.
@@ -169,10 +181,12 @@ class Trainer:
         with self._turn:
             source = inferred(path, self.schema)
             self._check_holds_enough(source.tier, str(path))
-            shared = read_slice(source, self.shared, self.held_tier)
-            self.training.leave()
-            self._take(shared, position)
-            self.source = replace(self.source, checkpoint=str(path))
+            with StoredWeights(source, self.shared, self.held_tier) as shared:
+                for name in shared:  # all of it is readable, or nothing is changed
+                    shared[name]
+                self.training.leave()
+                self._take(shared, position)
+            self._describe(str(path), cut=source.tier > 0)
 
     def train(self, job: TrainJob, cancelled: Callable[[], bool] = lambda: False) -> TrainResult:
         """Train one job and return the update to publish; shared weights do not change.
@@ -200,21 +214,8 @@ class Trainer:
                 cancelled=cancelled,
             )
             tokens = len(batch) * self.spec.max_seq_len
-            header = UpdateHeader(
-                run=self.run,
-                epoch=job.epoch,
-                round=job.round,
-                step=job.step,
-                slot=job.slot,
-                tier=job.tier,
-                schema=self.schema_hash,
-                loss=loss,
-                tokens=tokens,
-                intervals=tuple(job.intervals),
-            )
-            return TrainResult(
-                self.format.encode(Update(header, body)), loss, tokens, time.monotonic() - started
-            )
+            blob = self.format.of_job(job, self.run, loss, body)
+            return TrainResult(blob, loss, tokens, time.monotonic() - started)
 
     def check(self, blob: bytes, header: ExpectedUpdate) -> None:
         """Check an update as far as header, shape and codes go; a witness attests what passes.
@@ -245,7 +246,7 @@ class Trainer:
             missing = [entry.slot for entry in record.accepted if entry.slot not in blobs]
             if missing:
                 raise FoldError(f"round {record.number}: the blobs of slots {missing} are missing")
-            updates = self._decoded(record, blobs)
+            updates = self.format.accepted(record, blobs, self.run)
             self.half_folded = True
             if updates:
                 self._digests = None
@@ -275,10 +276,10 @@ class Trainer:
                 self.schema_hash,
                 self.held_tier,
                 weights_hash(self._all_digests()),
+                self.schema.model_sha256(),
+                self.schema.max_tier,
             )
-            shared = {
-                name: value.detach().cpu().contiguous() for name, value in self._shared_tensors().items()
-            }
+            shared = self._shared_tensors()
             return self.store.write(
                 self.position,
                 info,
@@ -296,6 +297,25 @@ class Trainer:
         """Mean loss per token on the held-out windows, fp32, of the tier's slice."""
         with self._turn:
             return self._loaded().loss(self.data.validation(VALIDATION_WINDOWS))
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes of the tensors that are there."""
+        holding = self._loaded()
+        return Memory(
+            weights=num_bytes([*holding.weights.values(), *holding.learner.weights.values()]),
+            own=num_bytes(self.training.own_tensors()),
+            folded=num_bytes(self.training.folded.values()),
+            gradient=4 * self.parameters,
+        )
+
+    def _describe(self, checkpoint: str, *, cut: bool) -> None:
+        self.source = self.source.loaded(
+            checkpoint=checkpoint,
+            sliced=cut,
+            inferred=not says_tier(Path(checkpoint)),
+            memory=self.memory,
+        )
 
     @contextmanager
     def reading(self) -> Iterator[tuple[nn.Module | None, Mapping[str, Tensor]]]:
@@ -319,6 +339,7 @@ class Trainer:
             full_width = self.schema.family.ffn_width
             self._holding = hold(self.training.shares, self.tier, full_width, shared, self._build)
         else:
+            self.half_folded = True
             self._holding.copy_weights(shared)
         self.training.take_folded(shared)
         self._digests = None
@@ -355,28 +376,6 @@ class Trainer:
 
     def _shared_tensors(self) -> dict[str, Tensor]:
         return {**self._loaded().weights, **self.training.folded}
-
-    def _decoded(self, record: RoundRecord, blobs: Mapping[int, bytes]) -> list[Update[Any]]:
-        updates = []
-        for entry in record.accepted:
-            expected = ExpectedUpdate(
-                run=self.run,
-                epoch=record.epoch,
-                round=record.number,
-                step=record.step,
-                slot=entry.slot,
-                tier=entry.tier,
-            )
-            try:
-                updates.append(self.format.decode(blobs[entry.slot], expected))
-            except UpdateError as error:
-                logger.warning(
-                    "accepted update contributes nothing round=%d slot=%d reason=%s",
-                    record.number,
-                    entry.slot,
-                    error,
-                )
-        return updates
 
     def _save_configuration(self, folder: Path) -> None:
         family = self.schema.family

@@ -61,6 +61,12 @@ def join(
     listen: Annotated[
         str, typer.Option("--listen", metavar="MULTIADDR", help="Where peers connect to.")
     ] = "/ip4/127.0.0.1/tcp/0",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="The run's prepared data, if you have them; else peers are asked."
+        ),
+    ] = None,
     hot_key: Annotated[
         Path | None,
         typer.Option(
@@ -72,6 +78,22 @@ def join(
         float,
         typer.Option("--linger", min=0, metavar="SECONDS", help="Stay for others once the run is finished."),
     ] = 60.0,
+    upload: Annotated[
+        str | None,
+        typer.Option(
+            "--upload",
+            metavar="TO",
+            help="Upload agreed checkpoints: hub:ORG/NAME, s3://BUCKET/PATH, gs://..., any fsspec URL.",
+        ),
+    ] = None,
+    checkpoint_from: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint-from",
+            metavar="FROM",
+            help="Where to get the agreed checkpoint if no member has it: hub:ORG/NAME, a URL or a directory.",
+        ),
+    ] = None,
     eval_every: Annotated[
         int,
         typer.Option(
@@ -146,10 +168,13 @@ def join(
             device=device,
             state_dir=state_dir or _default_state_dir(found, str(signer.pubkey())),
             listen=listen,
+            data=data,
             hot_key=hot_key,
             threads=threads,
             json_logs=json_logs,
             linger_s=linger,
+            upload=upload,
+            checkpoint_from=checkpoint_from,
             evals=evals,
             on_event=json_listener(found.run_id) if json_logs else Narrator(linger_s=linger),
         )

@@ -58,6 +58,8 @@ class Narrator:
                 return f"step {event['step']}: loss {event['loss']:.4f}"
             case "val":
                 return f"step {event['step']}: validation loss {event['loss']:.4f}"
+            case "upload":
+                return f"step {event['step']}: uploaded the checkpoint: {event['uri']}"
             case "eval":
                 return _of_eval(event)
             case "checkpoint":

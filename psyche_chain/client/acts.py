@@ -22,6 +22,8 @@ from psyche_chain.client.catchup import (
 from psyche_chain.client.duty import Duty
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Adapter, Chain, Network, NotYet
+from psyche_chain.client.rundata import RunData
+from psyche_chain.client.upload import Upload, Uploader
 from psyche_chain.client.view import GENESIS, ChainView, MyState, RoundView
 from psyche_chain.client.weights import Weights
 from psyche_train.assign import intervals
@@ -52,6 +54,7 @@ class Memory:
     contact: str = ""
     contact_on_chain: str | None = None
     tidied: bytes = GENESIS
+    uploaded: bytes = GENESIS
 
     def forget_before(self, number: int) -> None:
         """Drop what belongs to rounds older than `number`."""
@@ -86,6 +89,7 @@ class Acts:
         events: EventLog,
         *,
         tier: int,
+        uploader: Uploader | None = None,
     ) -> None:
         self._wallet = wallet
         self._chain = chain
@@ -95,7 +99,9 @@ class Acts:
         self._catch_up = catch_up
         self._events = events
         self._tier = tier
+        self._uploader = uploader
         self._memory = Memory()
+        self._data = RunData(weights, network, events)
         self.training: tuple[int, int] | None = None
         """Round and slot of the training in progress."""
         self.evaluating = False
@@ -116,6 +122,8 @@ class Acts:
             validated=frozenset(self._weights.validated),
             uris=dict(memory.uris),
             tidied=memory.tidied,
+            has_data=self._data.complete,
+            has_shared=self._data.shared,
             contact=memory.contact,
             contact_on_chain=memory.contact_on_chain,
             evaluates=self._weights.evaluates(),
@@ -178,6 +186,10 @@ class Acts:
                 self._memory.revealed = max(self._memory.revealed, number)
             case kinds.Fetch():
                 await self._fetch(duty, view)
+            case kinds.Share():
+                await self._data.share()
+            case kinds.Gather():
+                await self._data.fetch()
             case kinds.Offer(history):
                 await self._offer(history)
             case kinds.Tidy(history):
@@ -332,6 +344,10 @@ class Acts:
         """
         checkpoint = view.checkpoint
         await self._weights.pin(checkpoint.history)
+        saved = self._weights.saved.get(checkpoint.history)
+        if self._uploader is not None and saved is not None and checkpoint.history != self._memory.uploaded:
+            self._memory.uploaded = checkpoint.history  # this duty may be done again
+            self._uploader.offer(Upload(saved.path, saved.step, saved.weights_hash))
         offered = blob_id_of(checkpoint.uri)
         if offered is None:
             return
@@ -339,6 +355,6 @@ class Acts:
             await self._fetch_checkpoint(offered, view)
         keep = {a.commitment for r in self._weights.records_after(checkpoint.history) for a in r.accepted}
         keep |= {r.commitments[slot] for r in view.rounds for slot in r.committed}
-        keep |= {*self._memory.trained.values(), offered}
+        keep |= {*self._memory.trained.values(), offered, *self._data.blobs}
         keep |= {blob for uri in self._memory.uris.values() if (blob := blob_id_of(uri)) is not None}
         await self._network.prune(keep)

@@ -19,6 +19,7 @@ from psyche_chain.client.duty import (
     Fetch,
     Finish,
     Fold,
+    Gather,
     Join,
     Leave,
     Offer,
@@ -26,6 +27,7 @@ from psyche_chain.client.duty import (
     Record,
     Reveal,
     Save,
+    Share,
     Tick,
     Tidy,
     Train,
@@ -78,6 +80,10 @@ def _all(view: ChainView, me: MyState, slot: Slot | None, now: float) -> Iterato
         yield from _round(view, me, slot, now)
         if view.phase == Phase.COOLDOWN and me.history == view.history:
             yield from _cooldown(view, me, slot, now)
+    if not me.has_shared:
+        yield Share()
+    if not me.has_data and slot is not None and slot.status in PRESENT:
+        yield Gather()
     yield from _weights(view, me, slot)
     yield from _blobs(view, me)
     if view.checkpoint.agreed and view.checkpoint.history != me.tidied and me.history == view.history:
@@ -114,7 +120,7 @@ def _round(view: ChainView, me: MyState, slot: Slot, now: float) -> Iterator[Dut
             if has_all or has_what_there_is or last_call:
                 yield Witness(slot.index, attested.number, held)
     at_head = me.history == view.history
-    if view.phase in (Phase.WARMUP, *TRAINING) and not slot.ready and at_head:
+    if view.phase in (Phase.WARMUP, *TRAINING) and not slot.ready and at_head and me.has_data:
         yield Ready(slot.index, view.epoch)
 
 
@@ -127,7 +133,7 @@ def _weights(view: ChainView, me: MyState, slot: Slot | None) -> Iterator[Duty]:
         yield Fold(tuple(records))
     elif view.phase not in TRAINING and not _is_saved(view, me):
         yield Save(view.history, view.step)
-    elif view.phase not in TRAINING and view.history not in me.validated:
+    elif view.phase not in TRAINING and view.history not in me.validated and me.has_data:
         yield Validate()
     elif (train := _training(view, me, slot)) is not None:
         yield train
@@ -139,7 +145,7 @@ def _training(view: ChainView, me: MyState, slot: Slot | None) -> Train | None:
     round_, is_active = view.open_round, slot is not None and slot.status == SlotStatus.ACTIVE
     if round_ is None or slot is None or not is_active or round_.number in me.trained:
         return None
-    return Train(round_, slot.index) if owes_training(round_, slot) else None
+    return Train(round_, slot.index) if owes_training(round_, slot) and me.has_data else None
 
 
 def _is_saved(view: ChainView, me: MyState) -> bool:

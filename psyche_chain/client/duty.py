@@ -97,6 +97,16 @@ class Train(Weights):
 
 
 @dataclass(frozen=True, slots=True)
+class Share(Duty):
+    """Offer the run's data to those who lack them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gather(Duty):
+    """Fetch the run's data from those who have them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Commit(Duty):
     """Write the id of the own blob to the chain."""
 

@@ -31,6 +31,8 @@ class JoinOptions:
     device: str = "auto"
     listen: str = "/ip4/127.0.0.1/tcp/0"
     """Multiaddr for peers; port 0 picks one and keeps it over restarts."""
+    data: Path | None = None
+    """Folder with the run's data, where they are elsewhere than the run says; `Peers` data are served from it."""
     hot_key: Path | None = None
     """Key file of a key that signs duties in the wallet's place; it pays their fees."""
     threads: int | None = None
@@ -40,6 +42,10 @@ class JoinOptions:
     """Seconds between two looks at the chain while training; None: by the distance of the endpoint."""
     linger_s: float = 60.0
     """How long a finished member stays for others that still need its blobs."""
+    upload: str | None = None
+    """Where agreed checkpoints are uploaded to: `hub:ORG/NAME` or an fsspec URL; only by members of tier 0."""
+    checkpoint_from: str | None = None
+    """Where agreed checkpoints are looked for if no member hands them over; compared with the chain's hash."""
     evals: EvalOptions | None = None
     """What to evaluate between the duties; None: nothing."""
     on_event: Callable[[dict[str, Any]], None] | None = field(default=None, repr=False)

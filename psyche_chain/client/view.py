@@ -128,6 +128,10 @@ class MyState:
     """History -> uri under which this member offers the checkpoint of that history."""
     tidied: bytes = GENESIS
     """History of the agreed checkpoint for which this member last cleaned up."""
+    has_data: bool = True
+    """The run's data are complete here."""
+    has_shared: bool = True
+    """What is here of the run's data was offered to the others."""
     contact: str = ""
     """Addresses at which this member can be dialled; empty while unknown."""
     contact_on_chain: str | None = None

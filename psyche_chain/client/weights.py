@@ -56,6 +56,26 @@ class Weights:
         """Length of the longest valid update of any tier."""
         return self._model.max_update_bytes
 
+    @property
+    def data_missing(self) -> tuple[bytes, ...]:
+        """Blobs of the run's data that peers have to be asked for."""
+        missing: tuple[bytes, ...] = self._model.data.missing
+        return missing
+
+    @property
+    def data_blobs(self) -> frozenset[bytes]:
+        """Blobs of the run's data that are, or will be, in the store."""
+        blobs: frozenset[bytes] = self._model.data.blobs
+        return blobs
+
+    async def data_offers(self) -> list[Any]:
+        """What this member has of the run's data and others may need: bytes, or files with their blob ids."""
+        return list(await self._run(self._model.data.offers))
+
+    async def refresh_data(self) -> None:
+        """Look again at what has been fetched of the run's data."""
+        await self._run(self._model.data.refresh)
+
     def records_after(self, history: bytes) -> list[RoundRecord]:
         """What the own log knows to follow a history."""
         with self._log_lock:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from psyche_train.inference.tokens import Tokens, tokens_of
-from psyche_train.matformer.loading import CheckpointError, inferred, read_family, read_slice
+from psyche_train.matformer.loading import CheckpointError, inferred, read_family
+from psyche_train.matformer.stored import read_slice
 from psyche_train.models.schema import Schema, TierError
 
 

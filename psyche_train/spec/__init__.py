@@ -1,7 +1,25 @@
 """The training specification of a run: the TOML's `[model.LLM]`, checked, canonical and hashed."""
 
-from psyche_train.spec.checkpoint import Checkpoint, HubCheckpoint, InitCheckpoint, LocalCheckpoint
-from psyche_train.spec.data import DataLocation, DummyData, LocalData, StdlibData
+from psyche_train.spec.checkpoint import (
+    Checkpoint,
+    HubCheckpoint,
+    InitCheckpoint,
+    LocalCheckpoint,
+    StoredCheckpoint,
+    UrlCheckpoint,
+)
+from psyche_train.spec.data import (
+    DataLocation,
+    DummyData,
+    FixedSource,
+    HttpData,
+    HubData,
+    LocalData,
+    ParquetData,
+    PeersData,
+    StdlibData,
+    WeightedData,
+)
 from psyche_train.spec.matformer import MatFormer
 from psyche_train.spec.optimizer import (
     AdamWOptimizer,
@@ -23,7 +41,10 @@ __all__ = [
     "DataLocation",
     "DistroOptimizer",
     "DummyData",
+    "FixedSource",
+    "HttpData",
     "HubCheckpoint",
+    "HubData",
     "InitCheckpoint",
     "LocalCheckpoint",
     "LocalData",
@@ -31,10 +52,15 @@ __all__ = [
     "MatFormer",
     "OneOf",
     "Optimizer",
+    "ParquetData",
+    "PeersData",
     "Sha256Hex",
     "SparseLoCoOptimizer",
     "SpecError",
     "StdlibData",
+    "StoredCheckpoint",
     "Table",
     "TrainSpec",
+    "UrlCheckpoint",
+    "WeightedData",
 ]

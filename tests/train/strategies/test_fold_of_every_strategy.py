@@ -41,7 +41,7 @@ def test_members_of_all_tiers_agree_on_every_part_and_slices_are_prefixes(runs, 
     full = run.members[0]._shared_tensors()
     for trainer in run.members[1:]:
         for tensor in trainer.shared.tensors:
-            part = full[tensor.name][tensor.slice_at(trainer.tier)]
+            part = tensor.take(full[tensor.name], trainer.tier)
             assert torch.equal(part, trainer._shared_tensors()[tensor.name]), tensor.name
     assert all(len(blob) > 200 for _, blobs in run.log for blob in blobs.values())
 
@@ -230,7 +230,7 @@ def test_what_no_accepted_width_holds_stays_as_it_is(runs, kind, tmp_path):
     for tensor in trainer.shared.tensors:
         after = trainer._shared_tensors()[tensor.name]
         inside = torch.zeros(tensor.shape, dtype=torch.bool)
-        inside[tensor.slice_at(2)] = True
+        tensor.take(inside, 2).fill_(True)
         assert torch.equal(after[~inside], before[tensor.name][~inside]), tensor.name
         moved += int((after != before[tensor.name]).sum())
     assert moved > 100
