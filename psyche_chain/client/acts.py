@@ -104,6 +104,9 @@ class Acts:
         self._data = RunData(weights, network, events)
         self.training: tuple[int, int] | None = None
         """Round and slot of the training in progress."""
+        self.evaluating = False
+        """An evaluation is in progress."""
+        self._evaluation_ends = False
 
     def state(self, wallet: Pubkey, busy: frozenset[str], *, stopping: bool) -> MyState:
         """What `decide` needs to know of this member."""
@@ -123,6 +126,7 @@ class Acts:
             has_shared=self._data.shared,
             contact=memory.contact,
             contact_on_chain=memory.contact_on_chain,
+            evaluates=self._weights.evaluates(),
             busy=busy,
             stopping=stopping,
         )
@@ -141,6 +145,10 @@ class Acts:
         """Drop the training in progress."""
         if self.training is not None:
             self._weights.cancel_training()
+
+    def end_evaluation(self) -> None:
+        """Begin no further slice of the evaluation: a duty needs the model."""
+        self._evaluation_ends = True
 
     async def refresh_members(self, view: ChainView | None) -> None:
         """Tell the network who is a member and where; learn what the chain says of the own addresses."""
@@ -235,6 +243,16 @@ class Acts:
                 await self._weights.validate()
             case kinds.Train(round_, slot):
                 await self._train(round_, slot, view)
+            case kinds.Evaluate():
+                await self._evaluate()
+
+    async def _evaluate(self) -> None:
+        self.evaluating, self._evaluation_ends = True, False
+        try:
+            while self._weights.evaluates() and not self._evaluation_ends:
+                await self._weights.evaluate()
+        finally:
+            self.evaluating = False
 
     async def _train(self, round_: RoundView, slot: int, view: ChainView) -> None:
         share = self._share(round_, slot, view)

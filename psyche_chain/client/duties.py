@@ -15,6 +15,7 @@ from psyche_chain.client.duty import (
     CatchUp,
     Commit,
     Duty,
+    Evaluate,
     Fetch,
     Finish,
     Fold,
@@ -124,7 +125,7 @@ def _round(view: ChainView, me: MyState, slot: Slot, now: float) -> Iterator[Dut
 
 
 def _weights(view: ChainView, me: MyState, slot: Slot | None) -> Iterator[Duty]:
-    """Fold, catch up, save, validate or train: the first that applies."""
+    """Fold, catch up, save, validate, train or evaluate: the first that applies."""
     records = link(me.history, view)
     if records is None:
         yield CatchUp()
@@ -134,12 +135,17 @@ def _weights(view: ChainView, me: MyState, slot: Slot | None) -> Iterator[Duty]:
         yield Save(view.history, view.step)
     elif view.phase not in TRAINING and view.history not in me.validated and me.has_data:
         yield Validate()
-    else:
-        round_, is_active = view.open_round, slot is not None and slot.status == SlotStatus.ACTIVE
-        if round_ is None or slot is None or not is_active or round_.number in me.trained:
-            return
-        if owes_training(round_, slot) and me.has_data:
-            yield Train(round_, slot.index)
+    elif (train := _training(view, me, slot)) is not None:
+        yield train
+    elif me.evaluates and view.phase != Phase.FINISHED:
+        yield Evaluate()
+
+
+def _training(view: ChainView, me: MyState, slot: Slot | None) -> Train | None:
+    round_, is_active = view.open_round, slot is not None and slot.status == SlotStatus.ACTIVE
+    if round_ is None or slot is None or not is_active or round_.number in me.trained:
+        return None
+    return Train(round_, slot.index) if owes_training(round_, slot) and me.has_data else None
 
 
 def _is_saved(view: ChainView, me: MyState) -> bool:

@@ -84,6 +84,11 @@ class Validate(Weights):
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluate(Weights):
+    """Go on with the evaluation, slice by slice, until another duty needs the model."""
+
+
+@dataclass(frozen=True, slots=True)
 class Train(Weights):
     """Train the own share of a round and store the blob."""
 

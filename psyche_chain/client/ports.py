@@ -121,6 +121,13 @@ class Model(Protocol):
     def validation_loss(self) -> float: ...
 
 
+class Evals(Protocol):
+    """An evaluation that goes on in slices; see `psyche_train.evals.member.MemberEvals`."""
+
+    def is_due(self, step: int) -> bool: ...
+    def slice(self, step: int) -> dict[str, Any] | None: ...
+
+
 class Adapter(Protocol):
     """The client's values in the trainer's and the network's own types."""
 

@@ -138,4 +138,6 @@ class MyState:
     """What its membership says; None while unknown."""
     busy: frozenset[str] = frozenset()
     """Keys of duties that are being done, wait for their transaction to show, or wait to be tried again."""
+    evaluates: bool = False
+    """An evaluation is under way or due; it is done only while nothing else is."""
     stopping: bool = False

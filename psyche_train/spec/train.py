@@ -39,7 +39,7 @@ class TrainSpec(Table):
     data_type: Literal["Pretraining"] = "Pretraining"
     max_seq_len: int = Field(default=128, ge=2, le=1_048_576)
     """Tokens of a sample."""
-    cold_start_warmup_steps: int = Field(default=0, ge=0)
+    cold_start_warmup_steps: int = Field(default=0, ge=0, le=10_000_000_000)
     """Steps over which the schedule's learning rate is scaled up from near zero at the start of the run."""
     checkpoint: Checkpoint
     data_location: DataLocation
@@ -54,6 +54,16 @@ class TrainSpec(Table):
             raise ValueError(
                 f"checkpoint.Init.intermediate_size = {init.intermediate_size} does not divide by {parts}, "
                 f"which matformer.max_tier = {self.matformer.max_tier} needs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _decay_shrinks(self) -> Self:
+        rate, decay = self.lr_schedule.chosen.base_lr, self.optimizer.chosen.weight_decay
+        if rate * decay >= 1:
+            raise ValueError(
+                f"lr_schedule base_lr x optimizer weight_decay = {rate} x {decay} must be below 1: a step would "
+                "turn every weight around instead of shrinking it"
             )
         return self
 

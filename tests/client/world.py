@@ -526,6 +526,25 @@ class FakeModel:
         return 1.0
 
 
+class FakeEvals:
+    """An evaluation without end, in slices of `slice_s`."""
+
+    def __init__(self, slice_s: float = 0.01) -> None:
+        self.slice_s = slice_s
+        self.began: list[int] = []
+        """Steps of all slices."""
+        self.results: dict[int, dict[str, Any]] = {}
+        """What a slice finishes, by its number."""
+
+    def is_due(self, step: int) -> bool:
+        return not any("error" in self.results.get(n, {}) for n in range(len(self.began)))
+
+    def slice(self, step: int) -> dict[str, Any] | None:
+        self.began.append(step)
+        time.sleep(self.slice_s)
+        return self.results.get(len(self.began) - 1)
+
+
 class FakeAdapter:
     """The fakes' own types."""
 
