@@ -15,9 +15,9 @@ import trio
 
 from localnet.run.plan import RunPlan, parse_tiers
 from localnet.run.session import run_plan
-from psyche_chain.cli.shell import first_error
 from psyche_chain.config import load_config
 from psyche_chain.errors import PsycheError
+from psyche_train.cli.shell import first_error
 
 
 def one(seed: int, config: Path, tiers: str, out: Path, every_s: float) -> list[str]:

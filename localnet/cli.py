@@ -25,7 +25,7 @@ from localnet.deploy import command as checks
 from localnet.run import command as launcher
 from psyche_chain.cli import exit_codes
 from psyche_chain.cli.options import endpoints
-from psyche_chain.cli.shell import run_app
+from psyche_train.cli.shell import by_type, run_app
 
 DEFAULT_RPC = "http://127.0.0.1:8899"
 
@@ -157,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         deployment.DeployError: exit_codes.ERROR,
         StartError: exit_codes.ERROR,
     }
-    return run_app(app, argv, known)
+    return run_app(app, argv, by_type(known))
 
 
 if __name__ == "__main__":

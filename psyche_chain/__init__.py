@@ -1,3 +1,5 @@
 """Everything that knows Solana: programs, accounts, run administration, the member's client."""
 
-__version__ = "0.1.0"
+from psyche_train import __version__
+
+__all__ = ["__version__"]

@@ -11,12 +11,12 @@ import semver
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 from solders.pubkey import Pubkey
 
-from psyche_chain._toml import adapt, floats, read_toml, validate
 from psyche_chain.amounts import to_base_units
 from psyche_chain.chain.layout import MAX_CAPACITY, MAX_WITNESSES
 from psyche_chain.chain.state import ChainConfig
 from psyche_chain.errors import ConfigError
 from psyche_train.spec import TrainSpec
+from psyche_train.toml_files import adapt, floats, read_toml, validate
 
 __all__ = ["ConfigTable", "JoinTable", "NetworkTable", "RewardsTable", "RunConfig", "load_config"]
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psyche_train.assign import intervals
+from psyche_train.batch_ramp import BatchRamp
 from psyche_train.records import Accepted, RoundRecord
 from psyche_train.spec import TrainSpec
-from psyche_train.trainer import Trainer, TrainJob
+from psyche_train.trainer import Trainer, TrainerError, TrainJob
 
 RUN = hashlib.sha256(b"psyche local run").digest()
 
@@ -24,6 +25,9 @@ class Progress:
     """One trained round."""
 
     step: int
+    samples: int
+    """Samples of the round, all members together."""
+    learning_rate: float
     losses: tuple[float, ...]
     """Training loss per member."""
     payload_bytes: tuple[int, ...]
@@ -31,11 +35,15 @@ class Progress:
 
 
 class LocalRun:
-    """Members of given tiers that train one run together.
+    """Members of given tiers that train one run together; each goes on from the checkpoint in its folder.
 
     Args:
-        samples: samples of a round, all members together.
+        state_dir: member ``i`` keeps its checkpoints in ``state_dir/i``.
+        samples: samples of a round, all members together, or how they grow.
         pipelined: train round h + 1 before round h is folded, as the clients do.
+
+    Raises:
+        TrainerError: the checkpoints in `state_dir` are not of one step.
     """
 
     def __init__(
@@ -44,29 +52,54 @@ class LocalRun:
         tiers: Sequence[int],
         state_dir: Path,
         *,
-        samples: int,
+        samples: int | BatchRamp,
         pipelined: bool = True,
         threads: int | None = None,
         device: str = "cpu",
     ) -> None:
-        self.spec, self.samples, self.pipelined = spec, samples, pipelined
+        self.spec, self.pipelined = spec, pipelined
+        if isinstance(samples, int):
+            samples = BatchRamp(global_batch_size_start=samples, global_batch_size_end=samples)
+        self.ramp = samples
         self.members = [
             Trainer(spec, tier=tier, run=RUN, state_dir=state_dir / f"{i}", device=device, threads=threads)
             for i, tier in enumerate(tiers)
         ]
         for member in self.members:
             member.load()
+        positions = {member.position for member in self.members}
+        if len(positions) > 1:
+            steps = sorted(position.step for position in positions)
+            raise TrainerError(
+                f"the members in {state_dir} stand at different points (steps {steps}): "
+                "remove that folder, or choose another"
+            )
+        position = positions.pop()
+        self.first = position.round
+        """Number of the first round that is trained now."""
+        self.data_index = 0
+        """First sample of the next round."""
+        if position.step:  # a record says where its round began, not where it ended
+            begun = position.data_index
+            self.data_index = begun + self._samples(begun)
         self.log: list[tuple[RoundRecord, dict[int, bytes]]] = []
         self._folded = 0
+
+    @property
+    def step(self) -> int:
+        """The step that the next round has."""
+        return self.first - 1 + len(self.log)
 
     def train(self, steps: int) -> Iterator[Progress]:
         """Train rounds and yield each; `drain` folds the last one."""
         for _ in range(steps):
             started = time.monotonic()
-            number = len(self.log) + 1
-            shares = intervals(
-                self.samples, [], (number - 1) * self.samples, [(i, 1) for i in range(len(self.members))]
+            number, begin, samples = (
+                self.first + len(self.log),
+                self.data_index,
+                self._samples(self.data_index),
             )
+            shares = intervals(samples, [], begin, [(i, 1) for i in range(len(self.members))])
             blobs: dict[int, bytes] = {}
             losses = []
             for slot, member in enumerate(self.members):
@@ -74,10 +107,13 @@ class LocalRun:
                 result = member.train(job)
                 blobs[slot] = result.blob
                 losses.append(result.loss)
-            self.log.append((self._record(number, blobs), blobs))
-            self._fold_until(number - 1 if self.pipelined else number)
+            self.log.append((self._record(number, begin, samples, blobs), blobs))
+            self.data_index = begin + samples
+            self._fold_until(len(self.log) - 1 if self.pipelined else len(self.log))
             yield Progress(
                 step=number - 1,
+                samples=samples,
+                learning_rate=self.spec.learning_rate(number - 1),
                 losses=tuple(losses),
                 payload_bytes=tuple(len(blob) for blob in blobs.values()),
                 seconds=time.monotonic() - started,
@@ -87,14 +123,17 @@ class LocalRun:
         """Fold what was trained and not yet folded."""
         self._fold_until(len(self.log))
 
-    def _fold_until(self, number: int) -> None:
-        while self._folded < number:
+    def _samples(self, data_index: int) -> int:
+        return self.ramp.samples(data_index, self.spec.max_seq_len, len(self.members))
+
+    def _fold_until(self, count: int) -> None:
+        while self._folded < count:
             record, blobs = self.log[self._folded]
             for slot, member in enumerate(self.members):
                 member.fold(record, blobs, slot)
             self._folded += 1
 
-    def _record(self, number: int, blobs: dict[int, bytes]) -> RoundRecord:
+    def _record(self, number: int, data_index: int, samples: int, blobs: dict[int, bytes]) -> RoundRecord:
         assigned = bytearray(32)
         for slot in blobs:
             assigned[slot // 8] |= 1 << (slot % 8)
@@ -108,8 +147,8 @@ class LocalRun:
             step=number - 1,
             trained=True,
             seed=hashlib.sha256(number.to_bytes(8, "little")).digest(),
-            data_index=(number - 1) * self.samples,
-            samples=self.samples,
+            data_index=data_index,
+            samples=samples,
             assigned=bytes(assigned),
             spec_hash=self.spec.sha256,
             accepted=accepted,

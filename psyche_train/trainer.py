@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,9 +20,7 @@ from psyche_train.checkpoints.position import Position
 from psyche_train.checkpoints.store import STATE, CheckpointInfo, CheckpointStore
 from psyche_train.data.dataset import Dataset
 from psyche_train.data.tokenizer import save_byte_tokenizer
-from psyche_train.fold.chunks import grids
 from psyche_train.fold.digest import part_digests, weights_hash
-from psyche_train.fold.exact import Ballot, apply_step, direction
 from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
 from psyche_train.learner import Learner, choose_device
 from psyche_train.matformer.box import StartupInfo
@@ -30,18 +29,9 @@ from psyche_train.models.schema import TierError
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import first_weights, schema_of
 from psyche_train.spec import TrainSpec
-from psyche_train.strategies.distro import DistroState
-from psyche_train.strategies.payload import (
-    ExpectedUpdate,
-    PayloadLayout,
-    Update,
-    UpdateError,
-    UpdateHeader,
-    check_header,
-    decode_header,
-    decode_update,
-    encode_update,
-)
+from psyche_train.strategies.choose import strategy_of
+from psyche_train.strategies.header import ExpectedUpdate, UpdateError, UpdateHeader
+from psyche_train.strategies.update import Update, UpdateFormat
 
 __all__ = [
     "CheckpointError",
@@ -106,17 +96,14 @@ class Trainer:
         self.device = choose_device(device)
         self.schema = schema_of(spec)
         self.data = Dataset(spec, self.schema.family.vocab_size)
-        optimizer = spec.optimizer.chosen
-        layout = {"kind": "Distro", "chunk": optimizer.compression_chunk, "topk": optimizer.compression_topk}
-        self.schema_hash = self.schema.sha256(layout)
-        self.layouts = tuple(
-            PayloadLayout(
-                tier=any_tier,
-                schema=self.schema_hash,
-                grids=grids(self.schema, any_tier, optimizer.compression_chunk),
-                topk=optimizer.compression_topk,
-            )
-            for any_tier in range(spec.matformer.max_tier + 1)
+        self.training = strategy_of(spec, self.schema, tier, self.device)
+        """The run's training strategy; `strategy` is only how a slice is read."""
+        self.schema_hash = self.schema.sha256(self.training.layout)
+        self.format: UpdateFormat[Any] = UpdateFormat(
+            strategy=self.training.code,
+            schema=self.schema_hash,
+            codecs=self.training.codecs,
+            tokens_per_sample=spec.max_seq_len,
         )
         self.parameters = self.schema.num_parameters(tier)
         """Parameters of the member's slice."""
@@ -124,7 +111,6 @@ class Trainer:
         self.position = Position()
         self.store = CheckpointStore(state_dir / "checkpoints", keep=keep)
         self.source = StartupInfo.of(spec, self.schema, tier, strategy)
-        self._distro = DistroState(optimizer, self.layouts[tier].grids, self.device)
         self._learner: Learner | None = None
         self._digests: list[bytes] | None = None
         self._turn = threading.RLock()
@@ -141,7 +127,7 @@ class Trainer:
                     digests = part_digests(self.schema, weights, self.tier)
                     if weights_hash(digests) != info.weights_sha256:
                         raise CheckpointError(f"{path}: the weights do not have the hash of position.json")
-                    self._distro.load_tensors(load_file(path / STATE))
+                    self.training.load_tensors(load_file(path / STATE))
                 except (ValueError, SafetensorError) as error:
                     logger.warning("checkpoint passed over path=%s reason=%s", path, error)
                     continue
@@ -154,7 +140,7 @@ class Trainer:
         """Take the run's first weights and forget the error buffers; the position is genesis."""
         with self._turn:
             weights, name, cut = first_weights(self.spec, self.schema, self.tier, self.strategy)
-            self._distro.clear()
+            self.training.clear()
             self._take(weights, Position())
             self.source = replace(self.source, checkpoint=name, sliced=cut)
 
@@ -168,7 +154,7 @@ class Trainer:
         """
         with self._turn:
             weights = read_slice(inferred(path, self.schema), self.schema, self.tier)
-            self._distro.pending.clear()
+            self.training.leave()
             self._take(weights, position)
             self.source = replace(self.source, checkpoint=str(path))
 
@@ -188,13 +174,13 @@ class Trainer:
             if num_samples(job.intervals) == 0:
                 raise TrainerError(f"round {job.round} gives slot {job.slot} no samples")
             started = time.monotonic()
-            optimizer, lr = self.spec.optimizer.chosen, self.spec.learning_rate(job.step)
             batch = self.data.batch(job.intervals)
-            offset = None
-            if optimizer.lookahead:
-                offset = {name: error.sign() * lr for name, error in self._distro.error.items()}
-            loss, gradients = learner.gradients(
-                batch, cancelled=cancelled, clip_norm=optimizer.clip_grad_norm, offset=offset
+            loss, body = self.training.train(
+                learner,
+                batch,
+                round_number=job.round,
+                lr=self.spec.learning_rate(job.step),
+                cancelled=cancelled,
             )
             tokens = len(batch) * self.spec.max_seq_len
             header = UpdateHeader(
@@ -209,9 +195,9 @@ class Trainer:
                 tokens=tokens,
                 intervals=tuple(job.intervals),
             )
-            signs = self._distro.encode(job.round, gradients, lr)
-            blob = encode_update(self.layouts[self.tier], Update(header, signs))
-            return TrainResult(blob, loss, tokens, time.monotonic() - started)
+            return TrainResult(
+                self.format.encode(Update(header, body)), loss, tokens, time.monotonic() - started
+            )
 
     def check(self, blob: bytes, header: ExpectedUpdate) -> None:
         """Check an update as far as header, shape and codes go; a witness attests what passes.
@@ -219,7 +205,7 @@ class Trainer:
         Raises:
             UpdateError: what is wrong with it; never anything else, whatever the bytes.
         """
-        self._decode(blob, header)
+        self.format.decode(blob, header)
 
     def fold(self, record: RoundRecord, blobs: Mapping[int, bytes], own_slot: int | None) -> None:
         """Fold one closed round into the weights and advance the position.
@@ -236,17 +222,19 @@ class Trainer:
             FoldError: the record does not follow the position, or a blob is missing; nothing was changed.
         """
         with self._turn:
-            self._loaded()
+            learner = self._loaded()
             self._check_follows(record)
             missing = [entry.slot for entry in record.accepted if entry.slot not in blobs]
             if missing:
                 raise FoldError(f"round {record.number}: the blobs of slots {missing} are missing")
             updates = self._decoded(record, blobs)
             if updates:
-                self._apply(record.step, updates)
+                self._digests = None
+                rate = self.spec.learning_rate(record.step)
+                self.training.fold(learner.weights, updates, step=record.step, lr=rate)
             accepted = own_slot is not None and any(entry.slot == own_slot for entry in record.accepted)
-            self._distro.settle(record.number, accepted=accepted)
-            self._distro.drop_before(record.number)
+            self.training.settle(record.number, accepted=accepted)
+            self.training.drop_before(record.number)
             self.position = Position(
                 history=record.next_history(self.position.history),
                 step=self.position.step + int(record.trained),
@@ -277,7 +265,7 @@ class Trainer:
                 name: weight.detach().cpu().contiguous() for name, weight in self._loaded().weights.items()
             }
             return self.store.write(
-                self.position, info, weights, self._distro.tensors(), self._save_configuration
+                self.position, info, weights, self.training.tensors(), self._save_configuration
             )
 
     def pin(self, path: Path | None) -> None:
@@ -319,7 +307,7 @@ class Trainer:
                 f"round {record.number} is step {record.step}, the weights stand before {at.step}"
             )
 
-    def _decoded(self, record: RoundRecord, blobs: Mapping[int, bytes]) -> list[Update]:
+    def _decoded(self, record: RoundRecord, blobs: Mapping[int, bytes]) -> list[Update[Any]]:
         updates = []
         for entry in record.accepted:
             expected = ExpectedUpdate(
@@ -331,7 +319,7 @@ class Trainer:
                 tier=entry.tier,
             )
             try:
-                updates.append(self._decode(blobs[entry.slot], expected))
+                updates.append(self.format.decode(blobs[entry.slot], expected))
             except UpdateError as error:
                 logger.warning(
                     "accepted update contributes nothing round=%d slot=%d reason=%s",
@@ -340,29 +328,6 @@ class Trainer:
                     error,
                 )
         return updates
-
-    def _decode(self, blob: bytes, expected: ExpectedUpdate) -> Update:
-        header = decode_header(blob)
-        check_header(header, expected)
-        if header.tier >= len(self.layouts):
-            raise UpdateError("tier", f"tier {header.tier}, this run's highest is {len(self.layouts) - 1}")
-        if header.tokens != num_samples(header.intervals) * self.spec.max_seq_len:
-            raise UpdateError("number", f"{header.tokens} tokens are not those of {list(header.intervals)}")
-        return decode_update(self.layouts[header.tier], blob)
-
-    def _apply(self, step: int, updates: list[Update]) -> None:
-        optimizer = self.spec.optimizer.chosen
-        fold_device = self.device if self.device.type == "cuda" else torch.device("cpu")
-        steps = {}
-        for i, grid in enumerate(self.layouts[self.tier].grids):
-            ballots = [
-                Ballot(self.layouts[update.header.tier].grids[i], update.tensors[i]) for update in updates
-            ]
-            steps[grid.name] = direction(grid, ballots, votes=optimizer.votes, device=fold_device)
-        lr = self.spec.learning_rate(step)
-        self._digests = None
-        for name, weight in self._loaded().weights.items():
-            apply_step(weight, steps[name], lr=lr, weight_decay=optimizer.weight_decay)
 
     def _save_configuration(self, folder: Path) -> None:
         family = self.schema.family

@@ -21,6 +21,7 @@ _HINTS: Final = {
     "InstructionFallbackNotFound": "the program on this cluster is of another version; check --rpc",
     "InstructionDidNotDeserialize": "the program on this cluster is of another version; check --rpc",
     "AccountOwnedByWrongProgram": "an account belongs to another program; check --rpc",
+    "AccountAlreadyInUse": "another command of this wallet made it a moment ago; run this one again to go on",
 }
 
 _SYSTEM_ERRORS: Final = {
@@ -75,7 +76,7 @@ def describe_error(program_key: Pubkey | str, code: int) -> tuple[str, str, str]
             return found[0], found[1], _HINTS.get(found[0], "")
     tables = {"system": _SYSTEM_ERRORS, "token": _TOKEN_ERRORS, "token-2022": _TOKEN_ERRORS}
     if found := tables.get(name, {}).get(code):
-        return found[0], found[1], ""
+        return found[0], found[1], _HINTS.get(found[0], "")
     return f"error {code} (0x{code:x})", "", ""
 
 

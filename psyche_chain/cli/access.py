@@ -9,7 +9,6 @@ from psyche_chain.admin.session import Session
 from psyche_chain.chain import accounts
 from psyche_chain.chain.accounts import Authorization, as_dict
 from psyche_chain.chain.rpc import RpcPool
-from psyche_chain.cli import output
 from psyche_chain.cli.options import (
     JsonOpt,
     KeypairOpt,
@@ -20,7 +19,8 @@ from psyche_chain.cli.options import (
     with_rpc,
 )
 from psyche_chain.cli.sending import Result, Sending, sends
-from psyche_chain.cli.shell import add_commands
+from psyche_train.cli import output
+from psyche_train.cli.shell import add_commands
 
 WalletArg = Annotated[str, typer.Argument(metavar="ADDRESS", help="The wallet that joins.")]
 

@@ -10,11 +10,12 @@ from psyche_chain.admin.cluster import ProgramHealth, cluster_name, look_at_prog
 from psyche_chain.admin.costs import sol
 from psyche_chain.chain import queries
 from psyche_chain.chain.rpc import RpcPool
-from psyche_chain.cli import exit_codes, output
+from psyche_chain.cli import exit_codes
 from psyche_chain.cli.options import JsonOpt, KeypairOpt, RpcOpt, endpoints
-from psyche_chain.cli.shell import add_commands
 from psyche_chain.errors import ClusterError, PsycheError
 from psyche_chain.wallet import load_wallet, wallet_path
+from psyche_train.cli import output
+from psyche_train.cli.shell import add_commands
 
 
 def register(app: typer.Typer) -> None:

@@ -1,17 +1,23 @@
-"""Exit statuses of `psyche-chain`; scripts may rely on them."""
+"""Exit statuses of `psyche-chain`: those that all commands share, and its own; scripts may rely on them."""
 
 from typing import Final
 
-OK: Final = 0
-"""The command did what it was asked to do."""
-ERROR: Final = 1
-"""Something failed that no other status names."""
-USAGE: Final = 2
-"""The command line itself is wrong."""
-CONFIG: Final = 3
-"""A configuration or key file is missing, malformed or breaks a rule."""
-NOT_FOUND: Final = 4
-"""The run, account or member that was named does not exist."""
+from psyche_train.cli.exit_codes import CONFIG, ERROR, INTERRUPTED, NOT_FOUND, OK, USAGE
+
+__all__ = [
+    "CHAIN",
+    "CLUSTER",
+    "CONFIG",
+    "ERROR",
+    "INTERRUPTED",
+    "NOT_FOUND",
+    "NO_FUNDS",
+    "OK",
+    "PROGRAM",
+    "USAGE",
+    "VERSION",
+]
+
 NO_FUNDS: Final = 5
 """A wallet lacks the SOL or the tokens for what was asked."""
 CHAIN: Final = 6
@@ -22,5 +28,3 @@ CLUSTER: Final = 8
 """The cluster lacks the three programs, or holds another version of them."""
 VERSION: Final = 10
 """This client is older than the run allows."""
-INTERRUPTED: Final = 130
-"""Ctrl-C."""

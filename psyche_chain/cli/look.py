@@ -14,9 +14,9 @@ from psyche_chain.admin import status as looks
 from psyche_chain.chain import accounts
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.state import Phase
-from psyche_chain.cli import output
 from psyche_chain.cli.options import JsonOpt, RpcOpt, RunArg, with_rpc
-from psyche_chain.cli.shell import add_commands
+from psyche_train.cli import output
+from psyche_train.cli.shell import add_commands
 
 WATCH_S = 1.0
 QUIET_LINE_S = 60.0

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from psyche_chain import __version__
-from psyche_chain.cli import access, doctor, look, member, output, pay, runs, steer, wallets
-from psyche_chain.cli.shell import run_app
+from psyche_chain.cli import access, doctor, look, member, pay, runs, steer, wallets
+from psyche_train.cli import output
+from psyche_train.cli.shell import run_app
 
 app = typer.Typer(
     name="psyche-chain",

@@ -15,7 +15,6 @@ from psyche_chain.chain.accounts import Run
 from psyche_chain.chain.layout import MAX_TIER
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.state import Phase, RunState, SlotStatus
-from psyche_chain.cli import output
 from psyche_chain.cli.narrator import Narrator, json_listener
 from psyche_chain.cli.options import (
     KeypairOpt,
@@ -26,8 +25,9 @@ from psyche_chain.cli.options import (
     wallet,
 )
 from psyche_chain.cli.sending import Result, Sending, sends
-from psyche_chain.cli.shell import add_commands
 from psyche_chain.wallet import wallet_path
+from psyche_train.cli import output
+from psyche_train.cli.shell import add_commands
 
 
 def register(app: typer.Typer) -> None:

@@ -16,9 +16,10 @@ from psyche_chain.admin.cluster import on_our_programs
 from psyche_chain.admin.session import Session, open_session
 from psyche_chain.chain.rpc import RpcPool, check_url
 from psyche_chain.chain.sender import SendPolicy
-from psyche_chain.cli import exit_codes, output
+from psyche_chain.cli import exit_codes
 from psyche_chain.errors import PsycheError
 from psyche_chain.wallet import load_wallet
+from psyche_train.cli import output
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from psyche_chain.admin.session import Session
 from psyche_chain.amounts import format_amount, parse_amount
 from psyche_chain.chain import accounts
 from psyche_chain.chain.rpc import RpcPool
-from psyche_chain.cli import exit_codes, output
+from psyche_chain.cli import exit_codes
 from psyche_chain.cli.options import (
     JsonOpt,
     RpcOpt,
@@ -21,8 +21,9 @@ from psyche_chain.cli.options import (
     with_rpc,
 )
 from psyche_chain.cli.sending import Result, Sending, sends
-from psyche_chain.cli.shell import add_commands
 from psyche_chain.errors import PsycheError
+from psyche_train.cli import output
+from psyche_train.cli.shell import add_commands
 
 
 def register(app: typer.Typer) -> None:

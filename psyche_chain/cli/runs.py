@@ -9,15 +9,15 @@ from psyche_chain.admin import closing, create, update
 from psyche_chain.admin.session import Session
 from psyche_chain.amounts import format_amount
 from psyche_chain.chain import accounts
-from psyche_chain.cli import output
 from psyche_chain.cli.options import (
     JsonOpt,
     RunArg,
     address,
 )
 from psyche_chain.cli.sending import Result, Sending, confirm, sends
-from psyche_chain.cli.shell import add_commands
 from psyche_chain.config import RunConfig, load_config
+from psyche_train.cli import output
+from psyche_train.cli.shell import add_commands
 
 ConfigArg = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="Run configuration.")]
 RunIdOpt = Annotated[str | None, typer.Option("--run-id", help="Instead of the file's run_id.")]

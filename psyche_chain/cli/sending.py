@@ -11,7 +11,7 @@ import trio
 from psyche_chain.admin.cluster import on_our_programs
 from psyche_chain.admin.costs import Cost, measure
 from psyche_chain.admin.session import Session, open_session
-from psyche_chain.cli import exit_codes, output
+from psyche_chain.cli import exit_codes
 from psyche_chain.cli.options import (
     DEFAULT_MAX_FEE,
     JsonOpt,
@@ -23,8 +23,9 @@ from psyche_chain.cli.options import (
     fee_policy,
     wallet,
 )
-from psyche_chain.cli.shell import first_error
 from psyche_chain.errors import PsycheError
+from psyche_train.cli import output
+from psyche_train.cli.shell import first_error
 
 
 @dataclass(frozen=True, slots=True)

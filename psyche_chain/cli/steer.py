@@ -9,14 +9,15 @@ from psyche_chain.admin.rewards import pool_and_mint
 from psyche_chain.admin.session import Session, owner_of
 from psyche_chain.amounts import format_amount, parse_amount
 from psyche_chain.chain import accounts, queries
-from psyche_chain.cli import exit_codes, output
+from psyche_chain.cli import exit_codes
 from psyche_chain.cli.options import (
     RunArg,
     address,
 )
 from psyche_chain.cli.sending import Result, Sending, confirm, sends
-from psyche_chain.cli.shell import add_commands
 from psyche_chain.errors import NotFoundError, PsycheError
+from psyche_train.cli import output
+from psyche_train.cli.shell import add_commands
 
 
 def register(app: typer.Typer) -> None:

@@ -9,10 +9,11 @@ from psyche_chain.amounts import format_amount, parse_amount
 from psyche_chain.chain import accounts, ids, queries
 from psyche_chain.chain.errors import RpcError, RpcUnavailable
 from psyche_chain.chain.sender import confirm
-from psyche_chain.cli import exit_codes, output
+from psyche_chain.cli import exit_codes
 from psyche_chain.cli.options import JsonOpt, KeypairOpt, RpcOpt, address, wallet, with_session
 from psyche_chain.errors import NotFoundError, PsycheError
 from psyche_chain.wallet import new_wallet, wallet_path
+from psyche_train.cli import output
 
 app = typer.Typer(help="Make and look at wallets.", no_args_is_help=True)
 

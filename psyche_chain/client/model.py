@@ -13,7 +13,7 @@ from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.matformer.loading import inferred, read_slice
 from psyche_train.resolve import schema_of
 from psyche_train.spec import TrainSpec
-from psyche_train.strategies.payload import ExpectedUpdate
+from psyche_train.strategies.header import ExpectedUpdate
 from psyche_train.trainer import TrainCancelled, Trainer, TrainJob, TrainResult
 
 
@@ -23,7 +23,7 @@ class MemberTrainer:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.parameters = trainer.parameters
-        self.max_update_bytes = max(layout.max_bytes for layout in trainer.layouts)
+        self.max_update_bytes = trainer.format.max_bytes
         self.check = trainer.check
         self.fold = trainer.fold
         self.digests = trainer.digests

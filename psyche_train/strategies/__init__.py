@@ -1,1 +1,1 @@
-"""How a member turns a batch into an update: DisTrO and its payload."""
+"""Strategies: how a member makes an update, and how updates change the shared weights."""

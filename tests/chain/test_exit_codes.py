@@ -43,7 +43,7 @@ def test_every_status_but_two_by_a_command(
     broken.write_text("[config")
     key = cli.ok("create-run", path, keypair=owner).strip()
     monkeypatch.setattr("psyche_chain.chain.rpc.DEFAULT_DEADLINE_S", 1.0)
-    monkeypatch.setattr("psyche_chain.cli.output.asks", lambda: True)
+    monkeypatch.setattr("psyche_train.cli.output.asks", lambda: True)
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     reached = {exit_codes.OK}
     for expected, line, keypair, url, said in (

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psyche_chain.cli import exit_codes, output
+from psyche_chain.cli import exit_codes
+from psyche_train.cli import output
 from tests.chain.support import Cli
 
 ROOT = Path(__file__).resolve().parents[2]

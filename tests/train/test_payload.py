@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 
 from psyche_train.fold.chunks import Grid
 from psyche_train.fold.exact import Signs
-from psyche_train.strategies.payload import (
+from psyche_train.strategies.header import (
     ExpectedUpdate,
-    PayloadLayout,
-    Update,
     UpdateError,
     UpdateHeader,
     check_header,
-    decode_update,
-    encode_update,
+    encode_header,
 )
+from psyche_train.strategies.payload import PayloadLayout
+from psyche_train.strategies.update import Update, UpdateFormat
 
 SCHEMA = bytes(range(32))
 GRIDS = (
@@ -28,7 +27,8 @@ GRIDS = (
     Grid("b", (24,), 3, 1, 8, 1),
     Grid("c", (7, 3), 1, 1, 7, 3),
 )
-LAYOUT = PayloadLayout(tier=1, schema=SCHEMA, grids=GRIDS, topk=4)
+CODEC = PayloadLayout(GRIDS, topk=4)
+LAYOUT = UpdateFormat(strategy=1, schema=SCHEMA, codecs=(CODEC, CODEC), tokens_per_sample=16)
 
 
 def header(**changes) -> UpdateHeader:
@@ -74,22 +74,22 @@ def full_update() -> Update:
 
 def assert_equal(left: Update, right: Update) -> None:
     assert left.header == right.header
-    for one, two in zip(left.tensors, right.tensors, strict=True):
+    for one, two in zip(left.body, right.body, strict=True):
         assert one.keys.tolist() == two.keys.tolist()
         assert one.signs.tolist() == two.signs.tolist()
 
 
 @given(updates())
 def test_update_round_trips(update):
-    data = encode_update(LAYOUT, update)
+    data = LAYOUT.encode(update)
     assert len(data) <= LAYOUT.max_bytes
-    assert_equal(decode_update(LAYOUT, data), update)
+    assert_equal(LAYOUT.decode(data), update)
 
 
 @settings(max_examples=300)
 @given(updates(), st.data())
 def test_mutated_bytes_give_the_same_bytes_back_or_update_error(update, data):
-    blob = bytearray(encode_update(LAYOUT, update))
+    blob = bytearray(LAYOUT.encode(update))
     for _ in range(data.draw(st.integers(1, 4))):
         match data.draw(st.integers(0, 2)):
             case 0 if blob:
@@ -99,21 +99,21 @@ def test_mutated_bytes_give_the_same_bytes_back_or_update_error(update, data):
             case _:
                 blob += data.draw(st.binary(max_size=4))
     try:
-        decoded = decode_update(LAYOUT, bytes(blob))
+        decoded = LAYOUT.decode(bytes(blob))
     except UpdateError:
         return
-    assert encode_update(LAYOUT, decoded) == bytes(blob)
+    assert LAYOUT.encode(decoded) == bytes(blob)
 
 
 @settings(max_examples=300)
 @given(st.binary(max_size=LAYOUT.max_bytes + 50))
 def test_arbitrary_bytes_give_update_error(data):
     with pytest.raises(UpdateError):
-        decode_update(LAYOUT, data)
-    whole = encode_update(LAYOUT, full_update())
+        LAYOUT.decode(data)
+    whole = LAYOUT.encode(full_update())
     body = whole[: len(whole) - 40] + data[:40]
     with contextlib.suppress(UpdateError):
-        assert encode_update(LAYOUT, decode_update(LAYOUT, body)) == body
+        assert LAYOUT.encode(LAYOUT.decode(body)) == body
 
 
 def test_golden_bytes():
@@ -121,7 +121,7 @@ def test_golden_bytes():
     for grid in GRIDS:
         keys = np.array([chunk * grid.area + 1 + 2 * i for chunk in range(grid.num_chunks) for i in range(3)])
         tensors.append(Signs(keys, np.where(keys % 3 == 0, -1, 1).astype(np.int8)))
-    data = encode_update(LAYOUT, Update(header(), tuple(tensors)))
+    data = LAYOUT.encode(Update(header(), tuple(tensors)))
     assert len(data) == 159
     assert hashlib.sha256(data).hexdigest() == (
         "c7c7797719db0ec2e0db6531503c743f17b0799a7cd220b6adb151bac8f7bcd1"
@@ -130,23 +130,22 @@ def test_golden_bytes():
 
 def test_full_chunks_of_64_by_64_cost_at_most_0_0016_bytes_a_parameter():
     grid = Grid("w", (512, 512), 8, 8, 64, 64)
-    layout = PayloadLayout(tier=0, schema=SCHEMA, grids=(grid,), topk=4)
-    bare = Update(header(tier=0), (signs(grid, [0] * 64, 0),))
-    full = Update(header(tier=0), (signs(grid, [4] * 64, 0),))
+    layout = PayloadLayout((grid,), topk=4)
+    bare, full = (signs(grid, [0] * 64, 0),), (signs(grid, [4] * 64, 0),)
     counts = 64 * 3 // 8  # an update with a chunk that is not full carries counts
-    body = len(encode_update(layout, full)) - len(encode_update(layout, bare)) + counts
+    body = len(layout.encode(full)) - len(layout.encode(bare)) + counts
     assert body / (512 * 512) <= 0.00160
 
 
 def patched(at: int, data: bytes) -> bytes:
-    whole = bytearray(encode_update(LAYOUT, full_update()))
+    whole = bytearray(LAYOUT.encode(full_update()))
     whole[at : at + len(data)] = data
     return bytes(whole)
 
 
 def oversized_first_count() -> bytes:
-    update = Update(header(), (signs(GRIDS[0], [0, 4, 4, 4], 0), *full_update().tensors[1:]))
-    whole = bytearray(encode_update(LAYOUT, update))
+    update = Update(header(), (signs(GRIDS[0], [0, 4, 4, 4], 0), *full_update().body[1:]))
+    whole = bytearray(LAYOUT.encode(update))
     start = whole.index(b"\x01", 131)  # flags byte: tensor 0 has counts
     whole[start + 1] |= 0b111
     return bytes(whole)
@@ -159,7 +158,7 @@ def oversized_first_count() -> bytes:
         (patched(0, b"X"), "magic"),
         (patched(4, b"\x02"), "version"),
         (patched(6, b"\x09"), "strategy"),
-        (patched(7, b"\x00"), "tier"),
+        (patched(7, b"\x02"), "tier"),
         (patched(66, b"\xff"), "schema"),
         (patched(98, b"\x00\x00\xc0\x7f"), "number"),
         (patched(98, b"\x00\x00\x80\x7f"), "number"),
@@ -167,29 +166,31 @@ def oversized_first_count() -> bytes:
         (patched(106, b"\xff"), "intervals"),
         (patched(107 + 8, b"\x00\x00\x00\x00"), "intervals"),
         (patched(107, b"\xff" * 8), "intervals"),
-        (encode_update(LAYOUT, full_update()) + b"\x00", "length"),
-        (encode_update(LAYOUT, full_update())[:-1], "length"),
-        (bytes(LAYOUT.max_bytes + 1), "length"),
+        (LAYOUT.encode(full_update()) + b"\x00", "length"),
+        (LAYOUT.encode(full_update())[:-1], "length"),
+        (LAYOUT.encode(full_update()) + bytes(LAYOUT.max_bytes), "length"),
+        (patched(102, b"\x41"), "number"),
         (oversized_first_count(), "counts"),
     ],
 )
 def test_broken_update_is_refused_by_name(data, code):
     with pytest.raises(UpdateError) as caught:
-        decode_update(LAYOUT, data)
+        LAYOUT.decode(data)
     assert caught.value.code == code
-    assert_equal(decode_update(LAYOUT, encode_update(LAYOUT, full_update())), full_update())
+    assert_equal(LAYOUT.decode(LAYOUT.encode(full_update())), full_update())
 
 
 def test_descending_indices_and_indices_outside_the_chunk_are_refused():
     for keys in ([5, 3, 6, 7], [1, 1, 2, 3], [1, 2, 3, 24]):
         tensors = (
-            *full_update().tensors[:2],
+            *full_update().body[:2],
             Signs(np.array(keys, dtype=np.int64), np.ones(4, dtype=np.int8)),
         )
         grids = (*GRIDS[:2], Grid("c", (5, 5), 1, 1, 5, 5))  # same bits per index, a larger chunk
-        wide = PayloadLayout(tier=1, schema=SCHEMA, grids=grids, topk=4)
+        wide = PayloadLayout(grids, topk=4)
+        head = encode_header(header(), 1)
         with pytest.raises(UpdateError) as caught:
-            decode_update(LAYOUT, encode_update(wide, Update(header(), tensors)))
+            LAYOUT.decode(head + wide.encode(tensors))
         assert caught.value.code == "index"
 
 
@@ -209,4 +210,4 @@ def test_header_that_differs_from_the_chain_is_refused_by_field(name):
 def test_encoding_refuses_a_header_that_does_not_fit():
     for change in ({"slot": 70_000}, {"intervals": ()}, {"tokens": -1}, {"loss": 1e300}):
         with pytest.raises(UpdateError):
-            encode_update(LAYOUT, replace(full_update(), header=header(**change)))
+            LAYOUT.encode(replace(full_update(), header=header(**change)))

@@ -125,12 +125,12 @@ def test_own_update_that_was_not_accepted_returns_to_the_error_buffer(spec, tmp_
     run = LocalRun(spec, (0, 0), tmp_path, samples=8)
     list(run.train(1))
     record, blobs = run.log[0]
-    kept = run.members[0]._distro.error["lm_head.weight"].clone()
+    kept = run.members[0].training.state.error["lm_head.weight"].clone()
     run.members[0].fold(record, blobs, 0)
-    assert torch.equal(run.members[0]._distro.error["lm_head.weight"], kept)
-    other = run.members[1]._distro.error["lm_head.weight"].clone()
+    assert torch.equal(run.members[0].training.state.error["lm_head.weight"], kept)
+    other = run.members[1].training.state.error["lm_head.weight"].clone()
     run.members[1].fold(record, blobs, None)
-    assert not torch.equal(run.members[1]._distro.error["lm_head.weight"], other)
+    assert not torch.equal(run.members[1].training.state.error["lm_head.weight"], other)
 
 
 @pytest.mark.parametrize("tier", [0, 1])

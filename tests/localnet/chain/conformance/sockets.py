@@ -16,6 +16,8 @@ from .world import CONFIRMED, SOL, TOKEN, World, encoded, pay
 Json = Any
 TIMEOUT_S = 90
 SILENCE_S = 3
+UPDATES = {"completed", "createdBank", "frozen", "optimisticConfirmation", "root"}
+"""What a validator that is its own leader tells of a slot."""
 """How long an answer may take before it counts as none; chains answer at once or never."""
 
 
@@ -184,7 +186,7 @@ async def _updates(session: Session, number: int) -> dict[str, Json]:
     for _ in range(400):
         update = await session.notice(number)
         kinds[update["params"]["result"]["type"]] = update
-        if len(kinds) >= 7:
+        if kinds.keys() >= UPDATES:
             break
     return {f"ws notice slotsUpdates {kind}": update for kind, update in kinds.items()}
 

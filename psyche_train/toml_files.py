@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from psyche_chain.errors import ConfigError
+from psyche_train.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -10,11 +10,22 @@ from functools import cache
 
 import typer
 
-from psyche_chain.cli import exit_codes, output
-from psyche_chain.errors import PsycheError
+from psyche_train.cli import exit_codes, output
+from psyche_train.errors import PsycheError
 
-KnownErrors = Mapping[type[Exception], int]
-"""Errors of other packages whose text is a sentence for the user, with their exit status."""
+Translate = Callable[[BaseException], PsycheError | None]
+"""Turns an error of a library into one for the user; None where it is a bug. Asked only when something failed."""
+
+
+def by_type(known: Mapping[type[Exception], int]) -> Translate:
+    """Show errors of these types like a `PsycheError`: their text is a sentence; with their exit status."""
+
+    def translate(exc: BaseException) -> PsycheError | None:
+        statuses = (status for kind, status in known.items() if isinstance(exc, kind))
+        status = next(statuses, None)
+        return None if status is None else PsycheError(str(exc), exit_code=status)
+
+    return translate
 
 
 @cache
@@ -23,13 +34,13 @@ def _command(app: typer.Typer) -> Callable[..., object]:
     return typer.main.get_command(app)
 
 
-def run_app(app: typer.Typer, argv: Sequence[str] | None = None, known: KnownErrors | None = None) -> int:
+def run_app(app: typer.Typer, argv: Sequence[str] | None = None, translate: Translate | None = None) -> int:
     """Run one command line; return its exit status. Errors go to stderr.
 
     Args:
         app: the application.
         argv: the words after the program's name; None: the process's own.
-        known: further errors to show like a `PsycheError`.
+        translate: for errors that are no `PsycheError`.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
@@ -58,17 +69,17 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, known: KnownErr
         return (
             exit_codes.INTERRUPTED
             if isinstance(found, KeyboardInterrupt)
-            else _fail(found, group, debug, known or {})
+            else _fail(found, group, debug, translate)
         )
     except Exception as exc:  # the last line of defence: a bug is told in a sentence, too
-        return _fail(exc, exc, debug, known or {})
+        return _fail(exc, exc, debug, translate)
     return exit_codes.OK
 
 
 def add_commands(app: typer.Typer, *commands: tuple[str, Callable[..., None], str]) -> None:
-    """Add commands to an application: the name, the function, and what an example of it says after `psyche-chain`."""
+    """Add commands to a named application: the name, the function, and an example without the application's name."""
     for name, function, example in commands:
-        app.command(name, epilog=f"Example: psyche-chain {example}")(function)
+        app.command(name, epilog=f"Example: {app.info.name} {example}")(function)
 
 
 def first_error(exc: BaseException) -> BaseException:
@@ -79,13 +90,12 @@ def first_error(exc: BaseException) -> BaseException:
     return next((e for e in leaves if isinstance(e, PsycheError)), leaves[0])
 
 
-def _sentence(exc: BaseException, known: KnownErrors) -> PsycheError:
+def _sentence(exc: BaseException, translate: Translate | None) -> PsycheError:
     """The error as it is shown."""
     if isinstance(exc, PsycheError):
         return exc
-    for kind, status in known.items():
-        if isinstance(exc, kind):
-            return PsycheError(str(exc), exit_code=status)
+    if translate is not None and (found := translate(exc)) is not None:
+        return found
     text = str(exc).splitlines()[0] if str(exc) else ""
     return PsycheError(
         f"unexpected {type(exc).__name__}" + (f": {text}" if text else ""),
@@ -93,11 +103,11 @@ def _sentence(exc: BaseException, known: KnownErrors) -> PsycheError:
     )
 
 
-def _fail(exc: BaseException, cause: BaseException, debug: bool, known: KnownErrors) -> int:
+def _fail(exc: BaseException, cause: BaseException, debug: bool, translate: Translate | None) -> int:
     if debug:
         import traceback
 
         traceback.print_exception(cause)
-    shown = _sentence(exc, known)
+    shown = _sentence(exc, translate)
     output.error(shown)
     return shown.exit_code

@@ -11,7 +11,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.markup import escape
 
-from psyche_chain.errors import PsycheError
+from psyche_train.errors import PsycheError
 
 _STEERS_TERMINALS: Final = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
