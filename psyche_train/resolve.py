@@ -33,9 +33,9 @@ def schema_of(spec: TrainSpec) -> Schema:
     """
     chosen = spec.checkpoint.chosen
     if not isinstance(chosen, InitCheckpoint):
-        return Schema.of(read_family(checkpoint_dir(chosen)), spec.matformer.max_tier)
+        return Schema.of(read_family(checkpoint_dir(chosen), spec.architecture), spec.matformer.max_tier)
     try:
-        return Schema.of(fresh_family(chosen, spec.max_seq_len), spec.matformer.max_tier)
+        return Schema.of(fresh_family(spec.architecture, chosen, spec.max_seq_len), spec.matformer.max_tier)
     except ModelError as error:
         raise CheckpointError(f"checkpoint.Init: {error}") from error
 

@@ -20,9 +20,10 @@ from psyche_train.checkpoints.position import Position
 from psyche_train.checkpoints.store import STATE, CheckpointInfo, CheckpointStore
 from psyche_train.data.dataset import Dataset
 from psyche_train.data.tokenizer import save_byte_tokenizer
+from psyche_train.devices import choose_device
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
-from psyche_train.learner import Learner, choose_device
+from psyche_train.learner import Learner, LearnerOptions
 from psyche_train.matformer.box import StartupInfo
 from psyche_train.matformer.loading import CheckpointError, Strategy, inferred, read_slice
 from psyche_train.models.schema import TierError
@@ -67,6 +68,7 @@ class Trainer:
         threads: torch's threads; None leaves torch's own choice.
         strategy: how a slice is read from the run's first checkpoint.
         keep: checkpoints that are kept, besides the pinned one.
+        options: how this member computes; changes nothing that other members compute.
 
     Raises:
         TierError: the run or its model has no such tier.
@@ -84,6 +86,7 @@ class Trainer:
         threads: int | None = None,
         strategy: Strategy = "auto",
         keep: int = 3,
+        options: LearnerOptions | None = None,
     ) -> None:
         if not 0 <= tier <= spec.matformer.max_tier:
             raise TierError(f"tier {tier} is outside 0..{spec.matformer.max_tier}, the tiers of this run")
@@ -94,6 +97,7 @@ class Trainer:
         self.spec, self.tier, self.run = spec, tier, run
         self.strategy: Strategy = strategy
         self.device = choose_device(device)
+        self.options = options
         self.schema = schema_of(spec)
         self.data = Dataset(spec, self.schema.family.vocab_size)
         self.training = strategy_of(spec, self.schema, tier, self.device)
@@ -246,7 +250,7 @@ class Trainer:
     def digests(self) -> list[bytes]:
         """Return ``[g_T, ..., g_tier]`` of the weights (see `psyche_train.fold.digest`)."""
         with self._turn:
-            weights = self._loaded().weights
+            weights = self._loaded().stored
             if self._digests is None:
                 self._digests = part_digests(self.schema, weights, self.tier)
             return list(self._digests)
@@ -262,7 +266,7 @@ class Trainer:
                 self.run, self.spec.sha256, self.schema_hash, self.tier, self.weights_hash()
             )
             weights = {
-                name: weight.detach().cpu().contiguous() for name, weight in self._loaded().weights.items()
+                name: weight.detach().cpu().contiguous() for name, weight in self._loaded().stored.items()
             }
             return self.store.write(
                 self.position, info, weights, self.training.tensors(), self._save_configuration
@@ -282,7 +286,7 @@ class Trainer:
             family = self.schema.family
             factor = 2.0 ** (self.tier * self.spec.matformer.ffn_rescale)
             model = family.build(family.ffn_width >> self.tier, weights, self.device, factor=factor)
-            self._learner = Learner(model, self.schema, self.device)
+            self._learner = Learner(model, self.schema, self.device, self.options)
         else:
             self._learner.copy_weights(weights)
         self._digests = None

@@ -68,7 +68,7 @@ def startup_box(info: StartupInfo) -> Panel:
 def rows(info: StartupInfo) -> list[tuple[str, str]]:
     """Return the box's lines as (label, value), warnings last."""
     matches = info.asked_tier == info.effective_tier
-    percent = 100 * info.ffn_active / info.ffn_full
+    percent = 100 * info.ffn_active / max(1, info.ffn_full)
     share = 100 * info.parameters / info.parameters_full
     lines = [
         ("checkpoint", info.checkpoint),

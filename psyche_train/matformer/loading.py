@@ -10,7 +10,7 @@ beforehand, `auto` takes the sliced one if it is there. Only the slice is ever h
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +75,10 @@ def inferred(path: Path, schema: Schema) -> SliceSource:
     if path.is_dir() and config_path.is_file():
         try:
             config = json.loads(config_path.read_text())
-            width = int(config["intermediate_size"])
+            width = schema.family.width_of(config)
             base = int(config.get("matformer_base_intermediate_size", base))
             tier_said = int(config["matformer_tier"]) if "matformer_tier" in config else None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{config_path} is not a model's configuration: {error!r}") from error
         if config.get("matformer_export"):
             raise CheckpointError(f"{path} is an export (the slice's factor is folded in): not for training")
@@ -111,9 +111,9 @@ def read_slice(source: SliceSource, schema: Schema, tier: int) -> dict[str, Tens
             except (OSError, SafetensorError) as error:
                 raise CheckpointError(f"{file} cannot be read: {error}") from error
             where.update(dict.fromkeys(handle.keys(), handle))
-        for tensor in schema.tensors:
-            if tensor.name not in where:
-                raise CheckpointError(f"{source.path} lacks {tensor.name}")
+        if any(tensor.name not in where for tensor in schema.stored):
+            return _converted(source, schema, tier, where)
+        for tensor in schema.stored:
             stored = where[tensor.name].get_slice(tensor.name)
             if tuple(stored.get_shape()) != tensor.shape_at(source.tier):
                 raise CheckpointError(
@@ -121,14 +121,38 @@ def read_slice(source: SliceSource, schema: Schema, tier: int) -> dict[str, Tens
                     f"tier {source.tier} has {tensor.shape_at(source.tier)}"
                 )
             values = tensor.read(stored, tier, source.tier).to(torch.float32).contiguous()
-            if not bool(torch.isfinite(values).all()):
-                raise CheckpointError(f"{source.path}: {tensor.name} holds NaN or infinity")
-            weights[tensor.name] = values
+            weights[tensor.name] = _finite(values, tensor.name, source.path)
     return weights
 
 
-def read_family(path: Path) -> ModelFamily:
+def _converted(source: SliceSource, schema: Schema, tier: int, found: Container[str]) -> dict[str, Tensor]:
+    """Read a checkpoint in which tensors have other names; more than the slice is in memory meanwhile."""
+    missing = next(tensor.name for tensor in schema.stored if tensor.name not in found)
+    if source.path.is_file():
+        raise CheckpointError(f"{source.path} lacks {missing}")
+    try:
+        values = schema.family.load_converted(source.path)
+    except ModelError as error:
+        raise CheckpointError(f"{source.path} lacks {missing}: {error}") from error
+    return {
+        tensor.name: _finite(
+            tensor.take(values[tensor.name], tier, source.tier).clone().contiguous(), tensor.name, source.path
+        )
+        for tensor in schema.stored
+    }
+
+
+def _finite(values: Tensor, name: str, path: Path) -> Tensor:
+    if not bool(torch.isfinite(values).all()):
+        raise CheckpointError(f"{path}: {name} holds NaN or infinity")
+    return values
+
+
+def read_family(path: Path, architecture: str | None = None) -> ModelFamily:
     """Read the family of a checkpoint directory's `config.json`, widened to tier 0.
+
+    Args:
+        architecture: the specification's; None takes the one that fits.
 
     Raises:
         CheckpointError: there is no readable `config.json`, or no family can train such a model.
@@ -140,7 +164,7 @@ def read_family(path: Path) -> ModelFamily:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} holds no readable config.json: {error}") from error
     try:
-        return family_of(tables)
+        return family_of(tables, architecture)
     except ModelError as error:
         raise CheckpointError(f"{path / 'config.json'}: {error}") from error
 
@@ -168,12 +192,15 @@ def _check_not_sliced_twice(source: SliceSource, tier: int) -> None:
 
 
 def _file_width(path: Path, schema: Schema) -> int:
-    cut = next(tensor for tensor in schema.tensors if tensor.cut_axis is not None)
+    cut = next((tensor for tensor in schema.tensors if tensor.cut_axis is not None), None)
+    if cut is None:
+        return schema.family.ffn_width
     for file in _files(path):
         try:
             with safe_open(file, framework="pt") as handle:
                 if cut.name in handle.keys():  # noqa: SIM118 - not a dict
-                    return int(handle.get_slice(cut.name).get_shape()[cut.cut_axis])
+                    size = int(handle.get_slice(cut.name).get_shape()[cut.cut_axis])
+                    return schema.family.ffn_width * size // cut.shape[cut.cut_axis or 0]
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{file} cannot be read: {error}") from error
     raise CheckpointError(f"{path} lacks {cut.name}")
