@@ -91,7 +91,7 @@ def weights_of(model: HfAuto, tier: int = 0) -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def logits(model: torch.nn.Module) -> torch.Tensor:
     model.eval()
-    tokens = torch.arange(48).reshape(2, 24) * 7 % 160
+    tokens = torch.arange(32).reshape(2, 16) * 7 % 160
     return model(input_ids=tokens, use_cache=False).logits
 
 
