@@ -134,6 +134,8 @@ def _converted(source: SliceSource, schema: Schema, tier: int, found: Container[
         values = schema.family.load_converted(source.path)
     except ModelError as error:
         raise CheckpointError(f"{source.path} lacks {missing}: {error}") from error
+    if missing := next((tensor.name for tensor in schema.stored if tensor.name not in values), None):
+        raise CheckpointError(f"{source.path} lacks {missing}")
     return {
         tensor.name: _finite(
             tensor.take(values[tensor.name], tier, source.tier).clone().contiguous(), tensor.name, source.path
@@ -214,3 +216,4 @@ def _files(path: Path) -> Iterator[Path]:
     if not files:
         raise CheckpointError(f"{path} holds no model*.safetensors")
     yield from files
+    yield from sorted(path.glob("folded*.safetensors"))
