@@ -113,7 +113,7 @@ class Learner:
         try:
             if offset is not None:
                 self._move(offset)
-            loss = self._accumulate(windows, _num_counted(windows), cancelled)
+            loss = self._accumulate(windows, num_counted(windows), cancelled)
             gradients = {
                 name: torch.zeros_like(weight) if weight.grad is None else weight.grad.detach()
                 for name, weight in self.weights.items()
@@ -129,7 +129,7 @@ class Learner:
     def loss(self, windows: Tensor) -> float:
         """Mean loss per counted token in fp32, without a gradient."""
         total = sum(float(self._loss_sum(part, self.model)) for part in self._micro_batches(windows))
-        return total / _num_counted(windows)
+        return total / num_counted(windows)
 
     @torch.no_grad()
     def _move(self, offset: Mapping[str, Tensor]) -> None:
@@ -194,7 +194,7 @@ def clip(loss: float, gradients: Mapping[str, Tensor], norm: float, clip_norm: f
             gradient.mul_(clip_norm / norm)
 
 
-def _num_counted(windows: Tensor) -> int:
+def num_counted(windows: Tensor) -> int:
     """Targets that count, at least 1."""
     return max(1, int((windows[:, 1:] != IGNORED).sum()))
 
