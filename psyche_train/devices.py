@@ -38,3 +38,25 @@ def choose_device(name: str) -> torch.device:
     if len(devices) > 1:
         raise DeviceError(f"device {name!r} names {len(devices)} devices where one is used")
     return devices[0]
+
+
+def rank_devices(name: str, ranks: int | None) -> list[torch.device]:
+    """The device of each process of a member.
+
+    Args:
+        name: as `choose_devices` takes it.
+        ranks: processes; None: one for each device that `name` says.
+
+    Raises:
+        DeviceError: there is no such device, or it cannot have so many ranks.
+    """
+    devices = choose_devices(name)
+    if ranks is None or ranks == len(devices):
+        return devices
+    if not 1 <= ranks <= 64:
+        raise DeviceError(f"ranks = {ranks}, allowed 1..64")
+    if len(devices) == 1 and devices[0].type == "cpu":
+        return devices * ranks
+    raise DeviceError(
+        f"{ranks} ranks on {name!r}: name as many CUDA devices (cuda:0,1), or use the cpu, which takes several"
+    )

@@ -134,8 +134,9 @@ def _converted(source: SliceSource, schema: Schema, tier: int, found: Container[
         values = schema.family.load_converted(source.path)
     except ModelError as error:
         raise CheckpointError(f"{source.path} lacks {missing}: {error}") from error
-    if missing := next((tensor.name for tensor in schema.stored if tensor.name not in values), None):
-        raise CheckpointError(f"{source.path} lacks {missing}")
+    absent = next((tensor.name for tensor in schema.stored if tensor.name not in values), None)
+    if absent is not None:
+        raise CheckpointError(f"{source.path} lacks {absent}")
     return {
         tensor.name: _finite(
             tensor.take(values[tensor.name], tier, source.tier).clone().contiguous(), tensor.name, source.path

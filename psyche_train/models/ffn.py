@@ -100,6 +100,7 @@ def _dense(path: str, module: nn.Module) -> Ffn | None:
     children = {
         name: child for name, child in module.named_children() if isinstance(child, nn.Linear | Conv1D)
     }
+    ups: tuple[str, ...]
     if {*_GATED, "down_proj"} <= children.keys():
         ups, down, groups = _GATED, "down_proj", 1
     elif {_FUSED, "down_proj"} <= children.keys():

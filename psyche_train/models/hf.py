@@ -157,7 +157,7 @@ class HfAuto(ModelFamily):
         model.tie_weights()
         for parameter in model.parameters():
             parameter._is_hf_initialized = True  # type: ignore[attr-defined]
-        model.initialize_weights()  # buffers only: the parameters are marked as done
+        model.initialize_weights()  # type: ignore[no-untyped-call]  # buffers only: parameters are marked
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(weights[name])
@@ -200,7 +200,7 @@ class HfAuto(ModelFamily):
             ModelError: it cannot, or a tensor is not in the checkpoint.
         """
         try:
-            model, report = self._class.from_pretrained(
+            loaded: Any = self._class.from_pretrained(
                 path,
                 dtype=torch.float32,
                 local_files_only=True,
@@ -209,6 +209,7 @@ class HfAuto(ModelFamily):
             )
         except Exception as error:  # whatever the library raises for files that it cannot read
             raise ModelError(f"{path} cannot be loaded by transformers: {error}") from error
+        model, report = loaded
         missing = sorted(report["missing_keys"])
         if missing:
             raise ModelError(f"{path} lacks {missing[0]}")
@@ -255,7 +256,7 @@ class HfAuto(ModelFamily):
             for name, parameter in module.named_parameters(recurse=False):
                 if parameter.dim() < 2:
                     setattr(module, name, nn.Parameter(torch.full(parameter.shape, math.nan)))
-        model.initialize_weights()
+        model.initialize_weights()  # type: ignore[no-untyped-call]
         values: dict[str, float] = {}
         for name, parameter in model.named_parameters():
             if parameter.dim() < 2:
@@ -315,7 +316,7 @@ def _config_of(tables: Mapping[str, Any]) -> PreTrainedConfig:
 def _model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelError(f"transformers has no causal language model of type {config.model_type!r}")
-    found = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    found: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if not isinstance(getattr(config, "vocab_size", None), int):
         raise ModelError(f"a model of type {config.model_type!r} has no vocab_size of its own: text only")
     model_class: type[PreTrainedModel] = found[0] if isinstance(found, tuple | list) else found

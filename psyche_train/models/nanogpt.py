@@ -13,8 +13,8 @@ transformers does not know the type.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ from psyche_train.models.tensors import Constant, Normal, TensorSpec
 MODEL_TYPE = "psyche_nanogpt"
 
 
-class NanoGPTConfig(PreTrainedConfig):
+class NanoGPTConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """Sizes and switches; the defaults are the speed runs' where they are not sizes."""
 
     model_type = MODEL_TYPE
@@ -142,7 +142,7 @@ def _relu2(x: Tensor) -> Tensor:
     return F.relu(x).square()
 
 
-_ACTIVATIONS = {"relu2": _relu2, "gelu": F.gelu, "silu": F.silu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu2": _relu2, "gelu": F.gelu, "silu": F.silu}
 
 
 class _Norm(nn.Module):
@@ -205,7 +205,7 @@ class _Attention(nn.Module):
         return self.o_proj(out.transpose(1, 2).flatten(2)), own
 
 
-class _Block(GradientCheckpointingLayer):
+class _Block(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
     def __init__(self, config: NanoGPTConfig, layer: int) -> None:
         super().__init__()
         self.attention = _Attention(config, layer)
@@ -234,13 +234,13 @@ class _Block(GradientCheckpointingLayer):
         return x_BSE + self.mlp(self.mlp_norm(x_BSE)), values
 
 
-class NanoGPTForCausalLM(PreTrainedModel, GenerationMixin):
+class NanoGPTForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call]
     """The model; sequences are whole and unpadded, and there is no key-value cache."""
 
     config_class = NanoGPTConfig
     _supports_sdpa = True
     supports_gradient_checkpointing = True
-    _tied_weights_keys: ClassVar = {"lm_head.weight": "embed_tokens.weight"}
+    _tied_weights_keys = {"lm_head.weight": "embed_tokens.weight"}  # noqa: RUF012 - transformers names it so
 
     def __init__(self, config: NanoGPTConfig) -> None:
         super().__init__(config)
@@ -255,7 +255,7 @@ class NanoGPTForCausalLM(PreTrainedModel, GenerationMixin):
         self.embed_norm = _Norm(config, config.hidden_size)
         self.norm = _Norm(config, config.hidden_size)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: fresh weights come from the run's generator, see `NanoGPT.initial`."""
@@ -266,7 +266,8 @@ class NanoGPTForCausalLM(PreTrainedModel, GenerationMixin):
 
     def get_output_embeddings(self) -> nn.Module:
         """The head."""
-        return self.lm_head
+        head: nn.Module = self.lm_head
+        return head
 
     def forward(
         self, input_ids: Tensor, labels: Tensor | None = None, attention_mask: Tensor | None = None, **_: Any
@@ -286,7 +287,8 @@ class NanoGPTForCausalLM(PreTrainedModel, GenerationMixin):
             rotation = self._rotation(input_ids.shape[1], x_BSE)
         x_BSE = embedded_BSE = self.embed_norm(x_BSE)
         added = None if self.embed_values is None else self.embed_values(input_ids)
-        first_values, outputs, last = None, [], len(self.layers) - 1
+        first_values, last = None, len(self.layers) - 1
+        outputs: list[Tensor] = []
         for layer, block in enumerate(self.layers):
             skipped = outputs[last - layer] if last - layer < len(outputs) else None
             x_BSE, values = block(
@@ -302,7 +304,9 @@ class NanoGPTForCausalLM(PreTrainedModel, GenerationMixin):
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
         return CausalLMOutput(loss=loss, logits=logits)
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **_: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self, input_ids: Tensor, **_: Any
+    ) -> dict[str, Any]:
         """Every step sees the whole sequence."""
         return {"input_ids": input_ids[:, -self.config.max_position_embeddings :]}
 

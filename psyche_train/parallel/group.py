@@ -33,7 +33,7 @@ class RankGroup:
 
     def __init__(self, meeting: Path, rank: int, ranks: int, device: torch.device, timeout_s: float) -> None:
         self.rank, self.ranks, self.device = rank, ranks, device
-        store = dist.FileStore(str(meeting), ranks)
+        store = torch._C._distributed_c10d.FileStore(str(meeting), ranks)
         limit = timedelta(seconds=timeout_s)
         self._group: Any
         if device.type == "cuda":
@@ -42,7 +42,7 @@ class RankGroup:
             torch.cuda.set_device(device)
             self._group = dist.ProcessGroupNCCL(store, rank, ranks, nccl)
         else:
-            gloo = dist.ProcessGroupGloo._Options()
+            gloo = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
             gloo._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
             gloo._timeout = limit
             self._group = dist.ProcessGroupGloo(store, rank, ranks, gloo)

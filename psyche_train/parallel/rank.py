@@ -131,13 +131,13 @@ class Rank:
         learner.spread()  # nothing changes: notes that all ranks have the same
 
     def train(
-        self, windows: Tensor, *, round_number: int, lr: float, cancelled: Callable[[], bool]
+        self, windows: Tensor, *, epoch: int, round_number: int, lr: float, cancelled: Callable[[], bool]
     ) -> tuple[float, Body]:
         """See `Strategy.train`; returns this rank's part of the body."""
         learner = self._held()
         try:
             loss, body = self.strategy.train(
-                learner, windows, round_number=round_number, lr=lr, cancelled=cancelled
+                learner, windows, epoch=epoch, round_number=round_number, lr=lr, cancelled=cancelled
             )
         except (TrainCancelled, NotFinite):  # on every rank alike
             learner.refresh()

@@ -55,6 +55,11 @@ class Team:
         threads: int | None = None,
         timeout_s: float = 600.0,
     ) -> None:
+        if spec.matformer.helper_fraction:
+            raise RankError(
+                "this run is in helper mode (matformer.helper_fraction), which trains on one rank: "
+                "choose one device and --ranks 1"
+            )
         self.timeout_s = timeout_s
         self._lost: str | None = None
         threads = threads or max(1, torch.get_num_threads() // len(devices))
@@ -78,7 +83,9 @@ class Team:
                 options=options,
             )
             ours, theirs = context.Pipe()
-            process = context.Process(target=work, args=(theirs, assignment), daemon=True, name=f"rank-{rank}")
+            process = context.Process(
+                target=work, args=(theirs, assignment), daemon=True, name=f"rank-{rank}"
+            )
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -109,7 +116,9 @@ class Team:
         """
         return self.order_each(name, own, [arguments] * len(self._pipes))
 
-    def order_each(self, name: str, own: Callable[[], Any], arguments: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def order_each(
+        self, name: str, own: Callable[[], Any], arguments: Sequence[Mapping[str, Any]]
+    ) -> list[Any]:
         """Like `order`, with arguments for each rank but this one."""
         if self._lost is not None:
             raise RankError(f"{self._lost}: start the member again")
@@ -210,9 +219,7 @@ class _TeamLearner(Learner):
 class TeamStrategy(Strategy[Body]):
     """The run's strategy, its state divided among the ranks."""
 
-    def __init__(
-        self, team: Team, spec: TrainSpec, schema: Schema, tier: int, device: torch.device
-    ) -> None:
+    def __init__(self, team: Team, spec: TrainSpec, schema: Schema, tier: int, device: torch.device) -> None:
         self._whole = strategy_of(spec, schema, tier, torch.device("meta"))  # codecs only: no state
         self._whole.folded = {}
         self._team, self._shards = team, team.rank.shards
@@ -220,7 +227,7 @@ class TeamStrategy(Strategy[Body]):
         self.code = self._whole.code  # type: ignore[misc]
 
     @property
-    def folded(self) -> dict[str, Tensor]:  # type: ignore[override]
+    def folded(self) -> dict[str, Tensor]:
         """The folded state, fetched from all ranks; empty if the strategy has none."""
         if not self.spec.optimizer.chosen.folded:
             return {}
@@ -260,13 +267,21 @@ class TeamStrategy(Strategy[Body]):
         learner: Learner,
         windows: Tensor,
         *,
+        epoch: int,
         round_number: int,
         lr: float,
         cancelled: Callable[[], bool],
     ) -> tuple[float, Body]:
         """See `Strategy.train`; every rank computes its part of every batch."""
-        job = {"windows": windows, "round_number": round_number, "lr": lr}
-        results = self._team.order("train", lambda: self._team.rank.train(**job, cancelled=cancelled), **job)
+        rank = self._team.rank
+        results = self._team.order(
+            "train",
+            lambda: rank.train(windows, epoch=epoch, round_number=round_number, lr=lr, cancelled=cancelled),
+            windows=windows,
+            epoch=epoch,
+            round_number=round_number,
+            lr=lr,
+        )
         return results[0][0], self._shards.joined([body for _, body in results])
 
     def fold(

@@ -44,7 +44,9 @@ def work(pipe: Connection, assignment: Assignment) -> None:
     The process ends when the pipe closes or after an error that the ranks do not share.
     """
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the member decides what Ctrl-C means, and closes the pipe
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # the member decides what Ctrl-C means, and closes the pipe
         torch.set_num_threads(assignment.threads)
         orders = _Orders(assignment)
         pipe.send(("done", None))
@@ -73,9 +75,7 @@ class _Orders:
         self._spec, self._tier = spec, assignment.tier
         self._schema = schema_of(spec)
         device = torch.device(assignment.device)
-        group = RankGroup(
-            assignment.meeting, assignment.rank, assignment.ranks, device, assignment.timeout_s
-        )
+        group = RankGroup(assignment.meeting, assignment.rank, assignment.ranks, device, assignment.timeout_s)
         self._rank = Rank(spec, self._schema, assignment.tier, group, assignment.options)
 
     def hold(self) -> None:
@@ -90,9 +90,11 @@ class _Orders:
         """See `Rank`."""
         self._rank.take_from_first()
 
-    def train(self, *, windows: torch.Tensor, round_number: int, lr: float) -> Any:
+    def train(self, *, windows: torch.Tensor, epoch: int, round_number: int, lr: float) -> Any:
         """See `Rank`; loss and body."""
-        return self._rank.train(windows, round_number=round_number, lr=lr, cancelled=lambda: False)
+        return self._rank.train(
+            windows, epoch=epoch, round_number=round_number, lr=lr, cancelled=lambda: False
+        )
 
     def fold(self, *, updates: Any, step: int, lr: float) -> None:
         """See `Rank`."""

@@ -97,6 +97,9 @@ class AdamWOptimizer(Table):
     votes: Literal["holders", "tokens"] = "tokens"
     """Weigh the gradients of the members whose slice holds an entry equally, or by their tokens."""
 
+    compression_chunk: ClassVar[int] = 64
+    """Nothing is compressed: the edge of the blocks by which widths are mapped to one another."""
+
     folded: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
     """Kinds of folded state per weight, see `psyche_train.strategies.base`."""
 
