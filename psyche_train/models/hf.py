@@ -77,14 +77,7 @@ class HfAuto(ModelFamily):
     @classmethod
     def of_checkpoint(cls, tables: Mapping[str, Any]) -> Self:
         """The family of a `config.json`, that of a slice widened to tier 0."""
-        full = {key: value for key, value in tables.items() if key not in MATFORMER_KEYS}
-        widths, base = _widths(full), tables.get("matformer_base_intermediate_size")
-        width = next(iter(widths.values()), 0)
-        if base is None or base == width:
-            return cls(full)
-        if not isinstance(base, int) or not width or base % width:
-            raise ModelError(f"a feed-forward width of {width} cannot be a slice of {base!r}")
-        return cls({**full, **{key: value * (base // width) for key, value in widths.items()}})
+        return cls(widened(tables))
 
     @property
     def class_name(self) -> str:
@@ -288,6 +281,22 @@ class HfAuto(ModelFamily):
                     f"{shapes.get(tensor.name)}, not {tensor.shape_at(1)}"
                 )
         return ""
+
+
+def widened(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """A slice's `config.json` without its metadata and with the full model's feed-forward widths.
+
+    Raises:
+        ModelError: its width and that of the full model do not belong together.
+    """
+    full = {key: value for key, value in tables.items() if key not in MATFORMER_KEYS}
+    widths, base = _widths(full), tables.get("matformer_base_intermediate_size")
+    width = next(iter(widths.values()), 0)
+    if base is None or base == width:
+        return full
+    if not isinstance(base, int) or not width or base % width:
+        raise ModelError(f"a feed-forward width of {width} cannot be a slice of {base!r}")
+    return {**full, **{key: value * (base // width) for key, value in widths.items()}}
 
 
 def _config_of(tables: Mapping[str, Any]) -> PreTrainedConfig:

@@ -67,6 +67,11 @@ class Schema:
             content["constants"] = [_described(tensor) for tensor in self.constants]
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).digest()
 
+    def model_sha256(self) -> bytes:
+        """Hash of class, names, full shapes and cut axes: the same for all tiers, runs and strategies of a model."""
+        content = [self.family.class_name, *[_described(tensor) for tensor in self.stored]]
+        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).digest()
+
 
 def _described(tensor: TensorSpec) -> list[Any]:
     described = [tensor.name, list(tensor.shape), tensor.cut_axis]

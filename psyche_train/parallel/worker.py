@@ -73,7 +73,7 @@ class _Orders:
     def __init__(self, assignment: Assignment) -> None:
         spec = TrainSpec.from_bytes(assignment.spec)
         self._spec, self._tier = spec, assignment.tier
-        self._schema = schema_of(spec)
+        self._schema = schema_of(spec, assignment.tier)
         device = torch.device(assignment.device)
         group = RankGroup(assignment.meeting, assignment.rank, assignment.ranks, device, assignment.timeout_s)
         self._rank = Rank(spec, self._schema, assignment.tier, group, assignment.options)

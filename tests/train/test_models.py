@@ -12,7 +12,8 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelF
 
 from psyche_train.fold.digest import part_digests
 from psyche_train.local_run import RUN, LocalRun
-from psyche_train.matformer.loading import CheckpointError, inferred, read_family, read_slice
+from psyche_train.matformer.loading import CheckpointError, inferred, read_family
+from psyche_train.matformer.stored import read_slice
 from psyche_train.models.family import ModelError
 from psyche_train.models.hf import HfAuto
 from psyche_train.models.initial import initial_weights
