@@ -11,8 +11,10 @@ from psyche_train.checkpoints.position import Position
 from psyche_train.checkpoints.shared import shared_bytes
 from psyche_train.checkpoints.store import verify as verify_checkpoint
 from psyche_train.fold.digest import part_digests, weights_hash
+from psyche_train.learner import LearnerOptions
 from psyche_train.matformer.loading import inferred
 from psyche_train.matformer.stored import StoredWeights
+from psyche_train.parallel import RankError
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import schema_of, with_folded
 from psyche_train.spec import TrainSpec
@@ -59,7 +61,15 @@ class MemberTrainer:
 
 
 def load_trainer(
-    spec: TrainSpec, *, tier: int, run: bytes, state_dir: Path, device: str, threads: int | None
+    spec: TrainSpec,
+    *,
+    tier: int,
+    run: bytes,
+    state_dir: Path,
+    device: str,
+    threads: int | None,
+    ranks: int | None = None,
+    options: LearnerOptions | None = None,
 ) -> MemberTrainer:
     """Make the trainer and take the newest checkpoint on this disk, or the run's first weights.
 
@@ -67,9 +77,18 @@ def load_trainer(
         ConfigError: the device, the data or the first checkpoint of the run is not on this machine.
     """
     try:
-        trainer = Trainer(spec, tier=tier, run=run, state_dir=state_dir, device=device, threads=threads)
+        trainer = Trainer(
+            spec,
+            tier=tier,
+            run=run,
+            state_dir=state_dir,
+            device=device,
+            threads=threads,
+            ranks=ranks,
+            options=options,
+        )
         trainer.load()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RankError) as error:
         raise ConfigError(
             f"the run's model or data cannot be prepared on this machine: {error}",
             "get what is missing, then run the command again",

@@ -89,6 +89,7 @@ async def _be_member(
     from psyche_chain.client.upload import Uploader
     from psyche_chain.client.weights import Weights
     from psyche_train.blobs import BlobStoreError
+    from psyche_train.learner import LearnerOptions
     from psyche_train.matformer.box import startup_box
     from psyche_train.network import NetworkConfig, NetworkError, open_network
 
@@ -111,6 +112,13 @@ async def _be_member(
         state_dir=folder.path,
         device=options.device,
         threads=options.threads,
+        ranks=options.ranks,
+        options=LearnerOptions(
+            precision=options.precision,
+            micro_batch_tokens=options.micro_batch_tokens,
+            compile=options.compile,
+            checkpoint_activations=options.checkpoint_activations,
+        ),
     )
     try:
         async with open_network(config) as network:
