@@ -10,9 +10,12 @@ from psyche_chain.errors import ConfigError
 from psyche_train.checkpoints.position import Position
 from psyche_train.checkpoints.shared import shared_bytes
 from psyche_train.checkpoints.store import verify as verify_checkpoint
+from psyche_train.devices import rank_devices
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.learner import LearnerOptions
+from psyche_train.matformer.helper import held_tier
 from psyche_train.matformer.loading import inferred
+from psyche_train.matformer.memory import shortage
 from psyche_train.matformer.stored import StoredWeights
 from psyche_train.parallel import RankError
 from psyche_train.records import RoundRecord
@@ -29,6 +32,7 @@ class MemberTrainer:
         self.trainer = trainer
         self.parameters = trainer.parameters
         self.max_update_bytes = trainer.format.max_bytes
+        self.data = trainer.data
         self.check = trainer.check
         self.digests = trainer.digests
         self.weights_hash = trainer.weights_hash
@@ -70,13 +74,18 @@ def load_trainer(
     threads: int | None,
     ranks: int | None = None,
     options: LearnerOptions | None = None,
+    data: Path | None = None,
 ) -> MemberTrainer:
     """Make the trainer and take the newest checkpoint on this disk, or the run's first weights.
 
     Raises:
-        ConfigError: the device, the data or the first checkpoint of the run is not on this machine.
+        ConfigError: the device, the data or the first checkpoint of the run is not on this machine, or the
+            tier does not fit into its memory.
     """
     try:
+        device_ = rank_devices(device, ranks)[0]
+        if (lacking := shortage(spec, schema_of(spec, tier), tier, device_)) is not None:
+            raise ConfigError(f"this machine has too little memory: {lacking}")
         trainer = Trainer(
             spec,
             tier=tier,
@@ -86,6 +95,7 @@ def load_trainer(
             threads=threads,
             ranks=ranks,
             options=options,
+            data=data,
         )
         trainer.load()
     except (ValueError, OSError, RankError) as error:
@@ -103,7 +113,7 @@ class TrainerAdapter:
         self._schema = schema_of(spec, tier)
         self._shared = with_folded(self._schema, spec)
         self._run = run
-        self._tier = tier
+        self._held_tier = held_tier(spec, tier)
 
     def job(self, round_: RoundView, slot: int, tier: int, share: Sequence[range]) -> TrainJob:
         """The own share of a round."""
@@ -149,9 +159,9 @@ class TrainerAdapter:
             ValueError: it is damaged, of another run or tier, or not the agreed weights.
         """
         _, info = verify_checkpoint(path)
-        if (info.run, info.tier) != (self._run, self._tier):
+        if (info.run, info.tier) != (self._run, self._held_tier):
             raise ValueError(f"{path} is of another run or tier")
-        if self._tier == 0 and info.weights_sha256 != checkpoint.weights_hash:
+        if self._held_tier == 0 and info.weights_sha256 != checkpoint.weights_hash:
             raise ValueError(f"{path} has weights hash {info.weights_sha256.hex()}, not the agreed one")
 
     def verify(self, path: Path, weights_hash_: bytes) -> None:

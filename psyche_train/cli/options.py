@@ -9,7 +9,7 @@ from psyche_train.cli import exit_codes
 from psyche_train.errors import PsycheError
 
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DeviceOpt = Annotated[str, typer.Option("--device", help="auto, cpu, mps, cuda or cuda:N,...")]
+DeviceOpt = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 ThreadsOpt = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; else torch's choice.")]
 SetOpt = Annotated[
     list[str] | None,
@@ -40,9 +40,9 @@ def check_device(name: str) -> None:
     Raises:
         PsycheError: says which ones there are.
     """
-    from psyche_train.devices import choose_devices
+    from psyche_train.devices import choose_device
 
     try:
-        choose_devices(name)
+        choose_device(name)
     except ValueError as exc:
         raise PsycheError(f"--device: {exc}", exit_code=exit_codes.USAGE) from None

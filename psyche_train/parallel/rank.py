@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from psyche_train.jobs import NotFinite, TrainCancelled
-from psyche_train.learner import Learner, LearnerOptions, clip, num_counted, squared_norm
+from psyche_train.learner import Learner, LearnerOptions, clip, gradient_norm, num_counted
 from psyche_train.models.schema import Schema
 from psyche_train.parallel.group import RankGroup
 from psyche_train.parallel.shards import Body, Shards
@@ -61,7 +61,7 @@ class OwnLearner(Learner):
             self.model.zero_grad(set_to_none=True)
             if saved is not None:
                 self.copy_weights(saved)
-        (total,) = self._group.total(squared_norm(gradients))
+        (total,) = self._group.total(gradient_norm(gradients.values()) ** 2)
         clip(loss, gradients, math.sqrt(total) if total >= 0 else math.nan, clip_norm)
         return loss, gradients
 

@@ -12,7 +12,7 @@ into the buffer; an outer momentum is possible and is folded state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -176,6 +176,13 @@ class SparseLoCo(Strategy[Body]):
         self.error = {grid.name: torch.zeros(grid.shape, device=self.device) for grid in self.grids}
         self.pending = Pending()
         self.inner = LocalAdamW.fresh(self.config, self.grids, self.device)
+
+    def own_tensors(self) -> Iterator[Tensor]:
+        """See `Strategy.own_tensors`."""
+        yield from self.error.values()
+        yield from self.inner.first.values()
+        yield from self.inner.second.values()
+        yield from self.pending.all()
 
     def tensors(self) -> dict[str, Tensor]:
         """Error buffers, what was sent, and the local AdamW."""
