@@ -27,18 +27,19 @@ class Dataset:
 
     Args:
         spec: its data location, sequence length, and hash (the shuffle's seed).
+        order: another seed of the shuffle, for comparisons of specs on the same order of samples.
         vocab_size: every token must be below it.
 
     Raises:
         DataError: the source does not verify, is too short, or holds a token outside the vocabulary.
     """
 
-    def __init__(self, spec: TrainSpec, vocab_size: int) -> None:
+    def __init__(self, spec: TrainSpec, vocab_size: int, *, order: bytes | None = None) -> None:
         location = spec.data_location.chosen
         self._tokens = open_tokens(location)
         self._window = spec.max_seq_len + 1
         self._period = round(1 / location.validation_fraction)
-        self._seed = spec.sha256
+        self._seed = spec.sha256 if order is None else order
         self._shuffles: dict[int, Shuffle] = {}
         num_windows = len(self._tokens) // self._window
         windows = np.arange(num_windows, dtype=np.int64)
