@@ -8,11 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from transformers import LlamaConfig
+from torch import Tensor, nn
 
 from psyche_train.jobs import NotFinite, TrainCancelled
-from psyche_train.models.llama import build_model
 from psyche_train.models.schema import Schema
 
 MICRO_BATCH_TOKENS = 8192
@@ -23,16 +21,13 @@ class Learner:
     """A model on its device.
 
     Args:
-        config: of the member's width, as `slice_config` returns it.
-        weights: ``name -> fp32 tensor`` at that width, tied tensors once; copied.
+        model: of the member's width and on `device`, as `ModelFamily.build` returns it.
     """
 
-    def __init__(
-        self, config: LlamaConfig, schema: Schema, weights: Mapping[str, Tensor], device: torch.device
-    ) -> None:
+    def __init__(self, model: nn.Module, schema: Schema, device: torch.device) -> None:
         self.device = device
-        self.model = build_model(config, weights, device)
-        parameters = dict(self.model.named_parameters())
+        self.model = model
+        parameters = dict(model.named_parameters())
         self.weights: dict[str, Tensor] = {tensor.name: parameters[tensor.name] for tensor in schema.tensors}
         """The model's own parameters in schema order; the fold changes them in place."""
 

@@ -6,7 +6,6 @@ import platform
 from pathlib import Path
 
 from torch import Tensor
-from transformers import LlamaConfig
 
 from psyche_train.data.dataset import Dataset
 from psyche_train.data.source import DataError, open_tokens, read_tokens
@@ -15,25 +14,30 @@ from psyche_train.matformer.loading import (
     CheckpointError,
     Strategy,
     find_source,
-    full_config,
     inferred,
+    read_family,
     read_slice,
 )
+from psyche_train.models.family import ModelError
 from psyche_train.models.initial import initial_weights
-from psyche_train.models.llama import config_of
+from psyche_train.models.registry import fresh_family
 from psyche_train.models.schema import Schema
 from psyche_train.spec import DummyData, HubCheckpoint, InitCheckpoint, LocalCheckpoint, StdlibData, TrainSpec
 
 
 def schema_of(spec: TrainSpec) -> Schema:
-    """The schema of a run's model at full width."""
+    """The schema of a run's model at full width.
+
+    Raises:
+        CheckpointError: there is no such checkpoint or model. TierError: it has no such tiers.
+    """
     chosen = spec.checkpoint.chosen
-    config: LlamaConfig
-    if isinstance(chosen, InitCheckpoint):
-        config = config_of(chosen, spec.max_seq_len)
-    else:
-        config = full_config(checkpoint_dir(chosen))
-    return Schema.of(config, spec.matformer.max_tier)
+    if not isinstance(chosen, InitCheckpoint):
+        return Schema.of(read_family(checkpoint_dir(chosen)), spec.matformer.max_tier)
+    try:
+        return Schema.of(fresh_family(chosen, spec.max_seq_len), spec.matformer.max_tier)
+    except ModelError as error:
+        raise CheckpointError(f"checkpoint.Init: {error}") from error
 
 
 def first_weights(
@@ -101,7 +105,7 @@ def resolve(spec: TrainSpec) -> TrainSpec:
             update={"data_location": spec.data_location.model_copy(update={spec.data_location.kind: kept})}
         )
     schema = schema_of(spec)
-    Dataset(spec, schema.config.vocab_size)  # too short, or tokens that the model has no row for
+    Dataset(spec, schema.family.vocab_size)  # too short, or tokens that the model has no row for
     chosen = spec.checkpoint.chosen
     if not isinstance(chosen, InitCheckpoint) and inferred(checkpoint_dir(chosen), schema).tier:
         raise CheckpointError("a run begins with a full checkpoint, this one is a slice")

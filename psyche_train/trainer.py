@@ -25,7 +25,6 @@ from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError
 from psyche_train.learner import Learner, choose_device
 from psyche_train.matformer.box import StartupInfo
 from psyche_train.matformer.loading import CheckpointError, Strategy, inferred, read_slice
-from psyche_train.models.llama import slice_config
 from psyche_train.models.schema import TierError
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import first_weights, schema_of
@@ -96,7 +95,7 @@ class Trainer:
         self.strategy: Strategy = strategy
         self.device = choose_device(device)
         self.schema = schema_of(spec)
-        self.data = Dataset(spec, self.schema.config.vocab_size)
+        self.data = Dataset(spec, self.schema.family.vocab_size)
         self.training = strategy_of(spec, self.schema, tier, self.device)
         """The run's training strategy; `strategy` is only how a slice is read."""
         self.schema_hash = self.schema.sha256(self.training.layout)
@@ -112,7 +111,6 @@ class Trainer:
         self.position = Position()
         self.store = CheckpointStore(state_dir / "checkpoints", keep=keep)
         self.source = StartupInfo.of(spec, self.schema, tier, strategy)
-        self._config = slice_config(self.schema.config, tier, spec.matformer.ffn_rescale)
         self._learner: Learner | None = None
         self._digests: list[bytes] | None = None
         self._turn = threading.RLock()
@@ -281,7 +279,10 @@ class Trainer:
 
     def _take(self, weights: dict[str, Tensor], position: Position) -> None:
         if self._learner is None:
-            self._learner = Learner(self._config, self.schema, weights, self.device)
+            family = self.schema.family
+            factor = 2.0 ** (self.tier * self.spec.matformer.ffn_rescale)
+            model = family.build(family.ffn_width >> self.tier, weights, self.device, factor=factor)
+            self._learner = Learner(model, self.schema, self.device)
         else:
             self._learner.copy_weights(weights)
         self._digests = None
@@ -329,6 +330,7 @@ class Trainer:
         return updates
 
     def _save_configuration(self, folder: Path) -> None:
-        self._config.save_pretrained(folder)
-        if self.spec.data_location.Stdlib and self._config.vocab_size == 256:
+        family = self.schema.family
+        family.save_tables(family.tables_of_tier(self.tier, self.spec.matformer.ffn_rescale), folder)
+        if self.spec.data_location.Stdlib and family.vocab_size == 256:
             save_byte_tokenizer(folder)

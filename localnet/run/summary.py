@@ -17,7 +17,7 @@ from psyche_chain.admin.rewards import RunPay
 from psyche_chain.chain.state import RunState
 from psyche_train.checkpoints.store import verify
 from psyche_train.fold.digest import part_digests, weights_hash
-from psyche_train.matformer.loading import full_config, inferred, read_slice
+from psyche_train.matformer.loading import inferred, read_family, read_slice
 from psyche_train.models.schema import Schema
 from psyche_train.records import GENESIS, RoundRecord
 
@@ -38,7 +38,7 @@ def read_weights(checkpoint: Path, max_tier: int) -> Weights:
         CheckpointError: it is missing, torn, or not a model of this run.
     """
     verify(checkpoint)
-    schema = Schema.of(full_config(checkpoint), max_tier)
+    schema = Schema.of(read_family(checkpoint), max_tier)
     source = inferred(checkpoint, schema)
     digests = part_digests(schema, read_slice(source, schema, source.tier), source.tier)
     return Weights(tuple(digests), weights_hash(digests), schema.num_parameters(source.tier))

@@ -23,7 +23,7 @@ from psyche_train.models.schema import Schema
 
 def part_digests(schema: Schema, weights: Mapping[str, Tensor], tier: int) -> list[bytes]:
     """Return ``[g_T, ..., g_tier]`` of weights at tier `tier`'s width."""
-    return [_digest(_part(schema, weights, part)) for part in range(schema.max_tier, tier - 1, -1)]
+    return [_digest(_part(schema, weights, part, tier)) for part in range(schema.max_tier, tier - 1, -1)]
 
 
 def weights_hash(digests: Sequence[bytes]) -> bytes:
@@ -34,15 +34,14 @@ def weights_hash(digests: Sequence[bytes]) -> bytes:
     return combined
 
 
-def _part(schema: Schema, weights: Mapping[str, Tensor], part: int) -> Iterator[tuple[str, Tensor]]:
+def _part(
+    schema: Schema, weights: Mapping[str, Tensor], part: int, tier: int
+) -> Iterator[tuple[str, Tensor]]:
     for tensor in schema.tensors:
-        values = weights[tensor.name][tensor.slice_at(part)]
-        if part < schema.max_tier:
-            if tensor.cut_axis is None:
-                continue
-            width = values.shape[tensor.cut_axis]
-            values = values.narrow(tensor.cut_axis, width // 2, width - width // 2)
-        yield tensor.name, values
+        if part == schema.max_tier:
+            yield tensor.name, tensor.take(weights[tensor.name], part, tier)
+        elif tensor.cut_axis is not None:
+            yield tensor.name, tensor.added(weights[tensor.name], part, tier)
 
 
 def _digest(tensors: Iterator[tuple[str, Tensor]]) -> bytes:

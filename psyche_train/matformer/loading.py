@@ -19,8 +19,9 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import LlamaConfig
 
+from psyche_train.models.family import ModelError, ModelFamily
+from psyche_train.models.registry import family_of
 from psyche_train.models.schema import Schema, TierError
 
 Strategy = Literal["universal", "sliced", "auto"]
@@ -69,7 +70,7 @@ def inferred(path: Path, schema: Schema) -> SliceSource:
     Raises:
         CheckpointError: it is not this model at any tier, or is an export.
     """
-    base = int(schema.config.intermediate_size)
+    base = int(schema.family.ffn_width)
     config_path = path / "config.json"
     if path.is_dir() and config_path.is_file():
         try:
@@ -119,34 +120,33 @@ def read_slice(source: SliceSource, schema: Schema, tier: int) -> dict[str, Tens
                     f"{source.path}: {tensor.name} is {tuple(stored.get_shape())}, "
                     f"tier {source.tier} has {tensor.shape_at(source.tier)}"
                 )
-            values = stored[tensor.slice_at(tier)].to(torch.float32).contiguous()
+            values = tensor.read(stored, tier, source.tier).to(torch.float32).contiguous()
             if not bool(torch.isfinite(values).all()):
                 raise CheckpointError(f"{source.path}: {tensor.name} holds NaN or infinity")
             weights[tensor.name] = values
     return weights
 
 
-def full_config(path: Path) -> LlamaConfig:
-    """Read a checkpoint's configuration and widen it to tier 0.
+def read_family(path: Path) -> ModelFamily:
+    """Read the family of a checkpoint directory's `config.json`, widened to tier 0.
 
     Raises:
-        CheckpointError: there is no Llama configuration.
+        CheckpointError: there is no readable `config.json`, or no family can train such a model.
     """
     try:
-        tables: dict[str, Any] = json.loads((path / "config.json").read_text())
+        tables: Any = json.loads((path / "config.json").read_text())
+        if not isinstance(tables, dict):
+            raise ValueError("it is not a table")
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} holds no readable config.json: {error}") from error
-    if tables.get("model_type") != "llama":
-        raise CheckpointError(f"{path} holds a model of type {tables.get('model_type')!r}, not llama")
-    tables["intermediate_size"] = tables.pop("matformer_base_intermediate_size", tables["intermediate_size"])
-    tables.pop("matformer_tier", None)
-    tables.pop("matformer_ffn_rescale", None)
-    tables["use_cache"] = False
-    return LlamaConfig(**tables)
+    try:
+        return family_of(tables)
+    except ModelError as error:
+        raise CheckpointError(f"{path / 'config.json'}: {error}") from error
 
 
 def _checked(source: SliceSource, schema: Schema) -> SliceSource:
-    base = int(schema.config.intermediate_size)
+    base = int(schema.family.ffn_width)
     if source.base_intermediate_size != base:
         raise CheckpointError(
             f"{source.path} was cut from a width of {source.base_intermediate_size}, the model has {base}"

@@ -15,35 +15,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psyche_train.models.schema import Schema, TensorSpec
+from psyche_train.models.schema import Schema
+from psyche_train.models.tensors import Constant, Normal, TensorSpec
 
 _MEAN = 4 * 65_535 // 2
 _DEVIATION = math.sqrt(4 * (65_536**2 - 1) / 12)
-_RESIDUAL_OUTPUTS = (".o_proj.weight", ".down_proj.weight")
 
 
 def initial_weights(schema: Schema, seed: int, tier: int) -> dict[str, Tensor]:
-    """Return tier `tier`'s first weights, ``name -> fp32 CPU tensor``.
-
-    Matrices have standard deviation `initializer_range`, those that write into the residual stream that
-    divided by sqrt(2 x layers); norms are one, biases zero.
-    """
+    """Return tier `tier`'s first weights, ``name -> fp32 CPU tensor``, as `ModelFamily.initial` says."""
     return {
-        tensor.name: _full(tensor, schema, seed)[tensor.slice_at(tier)].clone().contiguous()
+        tensor.name: tensor.take(_full(tensor, schema.family.initial(tensor), seed), tier)
+        .clone()
+        .contiguous()
         for tensor in schema.tensors
     }
 
 
-def _full(tensor: TensorSpec, schema: Schema, seed: int) -> Tensor:
-    if len(tensor.shape) == 1:
-        value = 0.0 if tensor.name.endswith(".bias") else 1.0
-        return torch.full(tensor.shape, value, dtype=torch.float32)
-    deviation = float(schema.config.initializer_range)
-    if tensor.name.endswith(_RESIDUAL_OUTPUTS):
-        deviation /= math.sqrt(2 * schema.config.num_hidden_layers)
+def _full(tensor: TensorSpec, initial: Normal | Constant, seed: int) -> Tensor:
+    if isinstance(initial, Constant):
+        return torch.full(tensor.shape, initial.value, dtype=torch.float32)
     key = hashlib.sha256(b"psyche-init-v1" + seed.to_bytes(8, "little") + tensor.name.encode()).digest()
     stream = np.random.Philox(key=int.from_bytes(key[:16], "little"))
     draws = stream.random_raw(math.prod(tensor.shape))
     sums = draws.view(np.uint16).reshape(-1, 4).sum(axis=1, dtype=np.int32) - np.int32(_MEAN)
-    values = sums.astype(np.float32) * np.float32(deviation / _DEVIATION)
+    values = sums.astype(np.float32) * np.float32(initial.deviation / _DEVIATION)
     return torch.from_numpy(values.reshape(tensor.shape))

@@ -14,37 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
-_CUT_ROWS = (".mlp.gate_proj.weight", ".mlp.up_proj.weight", ".mlp.gate_proj.bias", ".mlp.up_proj.bias")
-_CUT_COLUMNS = (".mlp.down_proj.weight",)
+from psyche_train.models.family import ModelFamily
+from psyche_train.models.tensors import TensorSpec, TierError
 
-
-class TierError(ValueError):
-    """A tier that the model's width, the run or a checkpoint cannot serve."""
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """One parameter."""
-
-    name: str
-    shape: tuple[int, ...]
-    """At full width."""
-    cut_axis: int | None
-    """Axis of the feed-forward neurons; None for tensors that every tier holds whole."""
-
-    def shape_at(self, tier: int) -> tuple[int, ...]:
-        """Shape of tier `tier`'s slice: the first ``1 / 2**tier`` along `cut_axis`."""
-        if self.cut_axis is None:
-            return self.shape
-        sizes = list(self.shape)
-        sizes[self.cut_axis] >>= tier
-        return tuple(sizes)
-
-    def slice_at(self, tier: int) -> tuple[slice, ...]:
-        """Index of tier `tier`'s slice in the full tensor."""
-        return tuple(slice(0, size) for size in self.shape_at(tier))
+__all__ = ["Schema", "TensorSpec", "TierError"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +27,18 @@ class Schema:
 
     tensors: tuple[TensorSpec, ...]
     max_tier: int
-    config: LlamaConfig
-    """At full width."""
+    family: ModelFamily
+    """The architecture at full width."""
 
     @classmethod
-    def of(cls, config: LlamaConfig, max_tier: int) -> Schema:
-        """Return the schema of a full-width configuration.
+    def of(cls, family: ModelFamily, max_tier: int) -> Schema:
+        """Return the schema of a family.
 
         Raises:
             TierError: the feed-forward width does not divide by ``2**max_tier``.
         """
-        check_tier(config.intermediate_size, max_tier)
-        with torch.device("meta"):
-            model = LlamaForCausalLM(config)
-        tensors = tuple(
-            TensorSpec(name, tuple(parameter.shape), _cut_axis(name))
-            for name, parameter in sorted(model.named_parameters(), key=lambda item: item[0].encode())
-        )
-        return cls(tensors, max_tier, config)
+        family.check_tier(max_tier)
+        return cls(family.tensors(), max_tier, family)
 
     def num_parameters(self, tier: int = 0) -> int:
         """Number of parameters of a slice, tied ones once."""
@@ -83,28 +51,14 @@ class Schema:
             strategy: what the payload's layout depends on besides the shapes (kind, chunk, top-k).
         """
         content = {
-            "architecture": "LlamaForCausalLM",
+            "architecture": self.family.class_name,
             "max_tier": self.max_tier,
-            "tensors": [[tensor.name, list(tensor.shape), tensor.cut_axis] for tensor in self.tensors],
+            "tensors": [_described(tensor) for tensor in self.tensors],
             "strategy": dict(strategy),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).digest()
 
 
-def check_tier(intermediate_size: int, tier: int) -> None:
-    """Refuse a tier that does not divide the feed-forward width.
-
-    Raises:
-        TierError: names the tier and the width.
-    """
-    if tier < 0 or intermediate_size % 2**tier:
-        raise TierError(
-            f"tier {tier} needs a feed-forward width that divides by {2 ** max(tier, 0)}, "
-            f"the model's is {intermediate_size}: choose a lower tier or another width"
-        )
-
-
-def _cut_axis(name: str) -> int | None:
-    if name.endswith(_CUT_ROWS):
-        return 0
-    return 1 if name.endswith(_CUT_COLUMNS) else None
+def _described(tensor: TensorSpec) -> list[Any]:
+    described = [tensor.name, list(tensor.shape), tensor.cut_axis]
+    return described if tensor.groups == 1 else [*described, tensor.groups]
