@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -38,6 +39,19 @@ def schema_of(spec: TrainSpec) -> Schema:
         return Schema.of(fresh_family(chosen, spec.max_seq_len), spec.matformer.max_tier)
     except ModelError as error:
         raise CheckpointError(f"checkpoint.Init: {error}") from error
+
+
+def with_folded(schema: Schema, spec: TrainSpec) -> Schema:
+    """The schema of all that members share: the weights, then the folded state, kind by kind.
+
+    A tensor of the folded state is named ``kind/weight`` and is cut by tier like the weight.
+    """
+    folded = [
+        replace(tensor, name=f"{kind}/{tensor.name}")
+        for kind in spec.optimizer.chosen.folded
+        for tensor in schema.tensors
+    ]
+    return replace(schema, tensors=(*schema.tensors, *folded))
 
 
 def first_weights(
@@ -119,4 +133,12 @@ def resolve(spec: TrainSpec) -> TrainSpec:
     )
 
 
-__all__ = ["CheckpointError", "DataError", "checkpoint_dir", "first_weights", "resolve", "schema_of"]
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "checkpoint_dir",
+    "first_weights",
+    "resolve",
+    "schema_of",
+    "with_folded",
+]

@@ -27,7 +27,7 @@ from psyche_train.matformer.box import StartupInfo
 from psyche_train.matformer.loading import CheckpointError, Strategy, inferred, read_slice
 from psyche_train.models.schema import TierError
 from psyche_train.records import RoundRecord
-from psyche_train.resolve import first_weights, schema_of
+from psyche_train.resolve import first_weights, schema_of, with_folded
 from psyche_train.spec import TrainSpec
 from psyche_train.strategies.choose import strategy_of
 from psyche_train.strategies.header import ExpectedUpdate, UpdateError, UpdateHeader
@@ -98,6 +98,8 @@ class Trainer:
         self.data = Dataset(spec, self.schema.family.vocab_size)
         self.training = strategy_of(spec, self.schema, tier, self.device)
         """The run's training strategy; `strategy` is only how a slice is read."""
+        self.shared = with_folded(self.schema, spec)
+        """Everything that members share: the weights and what belongs to them in the fold."""
         self.schema_hash = self.schema.sha256(self.training.layout)
         self.format: UpdateFormat[Any] = UpdateFormat(
             strategy=self.training.code,
@@ -113,6 +115,8 @@ class Trainer:
         self.source = StartupInfo.of(spec, self.schema, tier, strategy)
         self._learner: Learner | None = None
         self._digests: list[bytes] | None = None
+        self.half_folded = False
+        """A fold failed half-way: `load`, `restore` or `reset` comes before anything else."""
         self._turn = threading.RLock()
 
     def load(self) -> None:
@@ -123,15 +127,15 @@ class Trainer:
                     logger.warning("checkpoint of another run or tier passed over path=%s", path)
                     continue
                 try:
-                    weights = read_slice(inferred(path, self.schema), self.schema, self.tier)
-                    digests = part_digests(self.schema, weights, self.tier)
+                    shared = read_slice(inferred(path, self.schema), self.shared, self.tier)
+                    digests = part_digests(self.shared, shared, self.tier)
                     if weights_hash(digests) != info.weights_sha256:
                         raise CheckpointError(f"{path}: the weights do not have the hash of position.json")
                     self.training.load_tensors(load_file(path / STATE))
                 except (ValueError, SafetensorError) as error:
                     logger.warning("checkpoint passed over path=%s reason=%s", path, error)
                     continue
-                self._take(weights, position)
+                self._take(shared, position)
                 self.source = replace(self.source, checkpoint=str(path), sliced=self.tier > 0)
                 return
             self.reset()
@@ -141,7 +145,8 @@ class Trainer:
         with self._turn:
             weights, name, cut = first_weights(self.spec, self.schema, self.tier, self.strategy)
             self.training.clear()
-            self._take(weights, Position())
+            self.training.start_folded()
+            self._take({**self.training.folded, **weights}, Position())
             self.source = replace(self.source, checkpoint=name, sliced=cut)
 
     def restore(self, path: Path, position: Position) -> None:
@@ -153,9 +158,9 @@ class Trainer:
             CheckpointError: it is missing, damaged, another model, or another tier's slice.
         """
         with self._turn:
-            weights = read_slice(inferred(path, self.schema), self.schema, self.tier)
+            shared = read_slice(inferred(path, self.schema), self.shared, self.tier)
             self.training.leave()
-            self._take(weights, position)
+            self._take(shared, position)
             self.source = replace(self.source, checkpoint=str(path))
 
     def train(self, job: TrainJob, cancelled: Callable[[], bool] = lambda: False) -> TrainResult:
@@ -220,14 +225,16 @@ class Trainer:
 
         Raises:
             FoldError: the record does not follow the position, or a blob is missing; nothing was changed.
+            Anything else (memory, a device): the trainer is `half_folded` and refuses to go on.
         """
         with self._turn:
             learner = self._loaded()
-            self._check_follows(record)
+            position = self.position.after(record, self.spec.sha256)
             missing = [entry.slot for entry in record.accepted if entry.slot not in blobs]
             if missing:
                 raise FoldError(f"round {record.number}: the blobs of slots {missing} are missing")
             updates = self._decoded(record, blobs)
+            self.half_folded = True
             if updates:
                 self._digests = None
                 rate = self.spec.learning_rate(record.step)
@@ -235,20 +242,15 @@ class Trainer:
             accepted = own_slot is not None and any(entry.slot == own_slot for entry in record.accepted)
             self.training.settle(record.number, accepted=accepted)
             self.training.drop_before(record.number)
-            self.position = Position(
-                history=record.next_history(self.position.history),
-                step=self.position.step + int(record.trained),
-                round=record.number + 1,
-                epoch=record.epoch,
-                data_index=record.data_index,
-            )
+            self.position = position
+            self.half_folded = False
 
     def digests(self) -> list[bytes]:
-        """Return ``[g_T, ..., g_tier]`` of the weights (see `psyche_train.fold.digest`)."""
+        """Return ``[g_T, ..., g_tier]`` of what is shared (see `psyche_train.fold.digest`)."""
         with self._turn:
-            weights = self._loaded().weights
+            shared = self._shared_tensors()
             if self._digests is None:
-                self._digests = part_digests(self.schema, weights, self.tier)
+                self._digests = part_digests(self.shared, shared, self.tier)
             return list(self._digests)
 
     def weights_hash(self) -> bytes:
@@ -261,11 +263,16 @@ class Trainer:
             info = CheckpointInfo(
                 self.run, self.spec.sha256, self.schema_hash, self.tier, self.weights_hash()
             )
-            weights = {
-                name: weight.detach().cpu().contiguous() for name, weight in self._loaded().weights.items()
+            shared = {
+                name: value.detach().cpu().contiguous() for name, value in self._shared_tensors().items()
             }
             return self.store.write(
-                self.position, info, weights, self.training.tensors(), self._save_configuration
+                self.position,
+                info,
+                {tensor.name: shared.pop(tensor.name) for tensor in self.schema.tensors},
+                self.training.tensors(),
+                self._save_configuration,
+                folded=shared,
             )
 
     def pin(self, path: Path | None) -> None:
@@ -277,35 +284,30 @@ class Trainer:
         with self._turn:
             return self._loaded().loss(self.data.validation(VALIDATION_WINDOWS))
 
-    def _take(self, weights: dict[str, Tensor], position: Position) -> None:
+    def _take(self, shared: Mapping[str, Tensor], position: Position) -> None:
         if self._learner is None:
             family = self.schema.family
             factor = 2.0 ** (self.tier * self.spec.matformer.ffn_rescale)
-            model = family.build(family.ffn_width >> self.tier, weights, self.device, factor=factor)
+            model = family.build(family.ffn_width >> self.tier, shared, self.device, factor=factor)
             self._learner = Learner(model, self.schema, self.device)
         else:
-            self._learner.copy_weights(weights)
+            self._learner.copy_weights(shared)
+        self.training.take_folded(shared)
         self._digests = None
         self.position = position
+        self.half_folded = False
 
     def _loaded(self) -> Learner:
         if self._learner is None:
             raise TrainerError("the trainer holds no weights yet: call load, restore or reset first")
+        if self.half_folded:
+            raise TrainerError(
+                "a fold failed half-way, these weights are nobody's: call load, restore or reset first"
+            )
         return self._learner
 
-    def _check_follows(self, record: RoundRecord) -> None:
-        at = self.position
-        if record.spec_hash != self.spec.sha256:
-            raise FoldError(f"round {record.number} was trained by another specification")
-        if record.number < at.round or record.epoch < at.epoch:
-            raise FoldError(
-                f"round {record.number} of epoch {record.epoch} does not follow: "
-                f"round {at.round} of epoch {at.epoch} is next"
-            )
-        if record.trained and record.step != at.step:
-            raise FoldError(
-                f"round {record.number} is step {record.step}, the weights stand before {at.step}"
-            )
+    def _shared_tensors(self) -> dict[str, Tensor]:
+        return {**self._loaded().weights, **self.training.folded}
 
     def _decoded(self, record: RoundRecord, blobs: Mapping[int, bytes]) -> list[Update[Any]]:
         updates = []

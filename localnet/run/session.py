@@ -259,7 +259,7 @@ class Launch:
                 continue
             try:
                 weights[member.index] = await trio.to_thread.run_sync(
-                    read_weights, Path(member.checkpoint), state.config.max_tier
+                    read_weights, Path(member.checkpoint), self.plan.config.spec
                 )
             except CheckpointError as error:
                 troubles.append(f"member {member.index}: {error}")

@@ -20,6 +20,8 @@ from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.matformer.loading import inferred, read_family, read_slice
 from psyche_train.models.schema import Schema
 from psyche_train.records import GENESIS, RoundRecord
+from psyche_train.resolve import with_folded
+from psyche_train.spec import TrainSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +33,17 @@ class Weights:
     parameters: int
 
 
-def read_weights(checkpoint: Path, max_tier: int) -> Weights:
-    """Hash a checkpoint's tensors from the files.
+def read_weights(checkpoint: Path, spec: TrainSpec) -> Weights:
+    """Hash a checkpoint's tensors from the files, folded state included.
 
     Raises:
         CheckpointError: it is missing, torn, or not a model of this run.
     """
     verify(checkpoint)
-    schema = Schema.of(read_family(checkpoint), max_tier)
+    schema = Schema.of(read_family(checkpoint), spec.matformer.max_tier)
     source = inferred(checkpoint, schema)
-    digests = part_digests(schema, read_slice(source, schema, source.tier), source.tier)
+    shared = with_folded(schema, spec)
+    digests = part_digests(shared, read_slice(source, shared, source.tier), source.tier)
     return Weights(tuple(digests), weights_hash(digests), schema.num_parameters(source.tier))
 
 

@@ -287,9 +287,8 @@ class Acts:
         return intervals(round_.samples, round_.fills, round_.data_index, weights_of)[slot]
 
     async def _offer(self, history: bytes) -> None:
-        """Put the model file of a saved checkpoint into the store."""
-        path = self._weights.saved[history].path / "model.safetensors"
-        data = await trio.to_thread.run_sync(path.read_bytes)
+        """Put what members share of a saved checkpoint into the store."""
+        data = await trio.to_thread.run_sync(self._adapter.offered, self._weights.saved[history].path)
         blob_id = await self._network.publish(data)
         self._memory.uris[history] = PEERS_SCHEME + blob_id.hex()
 

@@ -26,7 +26,6 @@ MAX_LOG_PAGES = 1000
 BLOB_DEADLINE_S = 15.0
 CHECKPOINT_DEADLINE_S = 600.0
 MAX_CHECKPOINT_BYTES = 1 << 40
-MAX_UPDATE_BYTES = 256 << 20
 PEERS_SCHEME = "peers:"
 
 
@@ -159,7 +158,7 @@ class CatchUp:
                 blobs[accepted.slot] = await self._network.fetch(
                     accepted.commitment,
                     deadline_s=BLOB_DEADLINE_S,
-                    max_bytes=MAX_UPDATE_BYTES,
+                    max_bytes=self._weights.max_update_bytes,
                     holders=holders_of(view, record.number, accepted.slot),
                 )
             except FetchError as error:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from psyche_chain.chain.state import Checkpoint, RoundView
 from psyche_chain.errors import ConfigError
 from psyche_train.checkpoints.position import Position
+from psyche_train.checkpoints.shared import shared_bytes
 from psyche_train.checkpoints.store import verify as verify_checkpoint
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.matformer.loading import inferred, read_slice
-from psyche_train.resolve import schema_of
+from psyche_train.records import RoundRecord
+from psyche_train.resolve import schema_of, with_folded
 from psyche_train.spec import TrainSpec
 from psyche_train.strategies.header import ExpectedUpdate
 from psyche_train.trainer import TrainCancelled, Trainer, TrainJob, TrainResult
@@ -25,7 +27,6 @@ class MemberTrainer:
         self.parameters = trainer.parameters
         self.max_update_bytes = trainer.format.max_bytes
         self.check = trainer.check
-        self.fold = trainer.fold
         self.digests = trainer.digests
         self.weights_hash = trainer.weights_hash
         self.save = trainer.save
@@ -38,6 +39,15 @@ class MemberTrainer:
     def position(self) -> Position:
         """Where in the log the weights are."""
         return self.trainer.position
+
+    def fold(self, record: RoundRecord, blobs: Mapping[int, bytes], own_slot: int | None) -> None:
+        """Fold a round; after a failure in the middle of it the newest checkpoint is taken, at its position."""
+        try:
+            self.trainer.fold(record, blobs, own_slot)
+        except Exception:
+            if self.trainer.half_folded:
+                self.trainer.load()
+            raise
 
     def train(self, job: TrainJob, cancelled: Callable[[], bool]) -> TrainResult | None:
         """Train a job; None if it was cancelled, and then nothing has changed."""
@@ -70,7 +80,7 @@ class TrainerAdapter:
     """Builds the trainer's types; see `psyche_chain.client.ports.Adapter`."""
 
     def __init__(self, spec: TrainSpec, *, run: bytes, tier: int) -> None:
-        self._schema = schema_of(spec)
+        self._schema = with_folded(schema_of(spec), spec)
         self._run = run
         self._tier = tier
 
@@ -106,6 +116,10 @@ class TrainerAdapter:
             epoch=checkpoint.epoch,
             data_index=checkpoint.data_index,
         )
+
+    def offered(self, path: Path) -> bytes:
+        """The weights and folded state of a saved checkpoint, as one file."""
+        return shared_bytes(path)
 
     def verify_own(self, path: Path, checkpoint: Checkpoint) -> None:
         """Check a checkpoint directory that this member saved at the history of an agreed checkpoint.

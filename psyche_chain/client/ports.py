@@ -131,6 +131,10 @@ class Adapter(Protocol):
         """The trainer's position at an agreed checkpoint."""
         ...
 
+    def offered(self, path: Path) -> bytes:
+        """What peers are given of a saved checkpoint directory."""
+        ...
+
     def verify_own(self, path: Path, checkpoint: Checkpoint) -> None:
         """Check a checkpoint directory that this member saved at the history of an agreed checkpoint.
 

@@ -98,7 +98,11 @@ class Weights:
                     self._log.rewind_to(before)
                     self._log.append(before, record)
 
-        await self._run(fold)
+        try:
+            await self._run(fold)
+        except NotYet:
+            self._follow()  # a fold that failed in its middle went back to a checkpoint
+            raise
         self._trained_here = {n: slot for n, slot in self._trained_here.items() if n > record.number}
         self._follow()
         self._events.emit(

@@ -3,6 +3,7 @@
 step-00000120-1a2b3c4d/
     config.json            with matformer_tier and matformer_base_intermediate_size
     model.safetensors      fp32; a slice holds exactly the bits of tier 0's prefix
+    folded.safetensors     momenta of the fold, where the run's strategy has any; shared like the weights
     tokenizer.json ...     for byte-level runs
     position.json          where in the log these weights stand, and their hash
     trainer_state.safetensors   error buffers of this member; never published
@@ -30,6 +31,7 @@ from psyche_train.matformer.loading import CheckpointError
 logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
+FOLDED = "folded.safetensors"
 STATE = "trainer_state.safetensors"
 _POSITION = "position.json"
 _MANIFEST = "manifest.json"
@@ -78,12 +80,15 @@ class CheckpointStore:
         weights: Mapping[str, Tensor],
         state: Mapping[str, Tensor],
         save_config: Callable[[Path], None],
+        *,
+        folded: Mapping[str, Tensor] | None = None,
     ) -> Path:
         """Write one checkpoint and drop those that are too old; it is on disk when this returns.
 
         Args:
             weights: fp32 CPU tensors. state: the member's own buffers.
             save_config: writes `config.json` and the tokenizer into a directory.
+            folded: fp32 CPU tensors that belong to the weights, ``kind/name``.
         """
         name = f"step-{position.step:08d}-{position.history.hex()[:8]}"
         beside, final, old = self.folder / f".new-{name}", self.folder / name, self.folder / f".old-{name}"
@@ -91,6 +96,8 @@ class CheckpointStore:
         beside.mkdir()
         save_config(beside)
         save_file(dict(weights), beside / WEIGHTS, metadata={"format": "pt"})
+        if folded:
+            save_file(dict(folded), beside / FOLDED)
         save_file(dict(state), beside / STATE)
         _write_json(
             beside / _POSITION,

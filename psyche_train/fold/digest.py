@@ -1,6 +1,7 @@
 """Digests of weights: what members attest and what the chain agrees on.
 
-The run's tensors are split by tier. Part ``T`` (the highest tier of the spec) is every tensor at the
+What members share are the weights and the strategy's folded state (`psyche_train.resolve.with_folded`), in
+this order. These tensors are split by tier. Part ``T`` (the highest tier of the spec) is every tensor at the
 smallest slice's shape. Part ``t < T`` is what tier t adds to t + 1: of every tensor that slices cut, the
 neurons ``[n / 2**(t+1), n / 2**t)`` along the cut axis.
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from psyche_train.fold.basis import integer_basis
 from psyche_train.fold.chunks import Grid, Int64s
+from psyche_train.fold.mean import Votes
 
 VOTE_BITS = 16
 SHIFT_BITS = 18
@@ -46,13 +46,15 @@ class Ballot:
 
     grid: Grid
     signs: Signs
+    tokens: int = 1
+    """Tokens that the update was trained on."""
 
 
 def direction(
     grid: Grid,
     ballots: Sequence[Ballot],
     *,
-    votes: Literal["senders", "holders"],
+    votes: Votes,
     dtype: torch.dtype = torch.float64,
     device: torch.device | None = None,
 ) -> Tensor:
@@ -61,7 +63,8 @@ def direction(
     Args:
         grid: of the width that is folded.
         ballots: the accepted updates of this tensor; their order does not matter.
-        votes: divide by the members that sent a coefficient, or by all whose slice holds its chunk.
+        votes: divide by the members that sent a coefficient, or by all whose slice holds its chunk; or weigh
+            each of those by its tokens.
         dtype: float64 or int64; the result is the same.
     """
     means = _means(grid, ballots, votes)
@@ -73,19 +76,23 @@ def direction(
     return grid.join(step)
 
 
-def _means(grid: Grid, ballots: Sequence[Ballot], votes: str) -> Tensor:
-    """Mean sign per coefficient in fixed point, int64 ``[C, r, s]``."""
+def _means(grid: Grid, ballots: Sequence[Ballot], votes: Votes) -> Tensor:
+    """Mean sign per coefficient in fixed point, int64 ``[C, r, s]``.
+
+    With tokens below 2**32 and at most 2**8 members every number stays below 2**58.
+    """
     size = grid.num_chunks * grid.area
     sums_A = np.zeros(size, dtype=np.int64)
     counts_A = np.zeros(size if votes == "senders" else grid.num_chunks, dtype=np.int64)
     for ballot in ballots:
         keys, held = grid.adopt(ballot.signs.keys, ballot.grid)
-        sums_A[keys] += ballot.signs.signs[held]  # keys of one sender are unique
+        weight = ballot.tokens if votes == "tokens" else 1
+        sums_A[keys] += ballot.signs.signs[held] * np.int64(weight)  # keys of one sender are unique
         if votes == "senders":
             counts_A[keys] += 1
         else:
-            counts_A += grid.held_by(ballot.grid)
-    if votes == "holders":
+            counts_A += grid.held_by(ballot.grid) * np.int64(weight)
+    if votes != "senders":
         counts_A = np.repeat(counts_A, grid.area)
     voted = np.nonzero(sums_A)[0]
     means_A = np.zeros(size, dtype=np.int64)

@@ -187,3 +187,4 @@ def _files(path: Path) -> Iterator[Path]:
     if not files:
         raise CheckpointError(f"{path} holds no model*.safetensors")
     yield from files
+    yield from sorted(path.glob("folded*.safetensors"))

@@ -3,13 +3,21 @@
 from psyche_train.spec.checkpoint import Checkpoint, HubCheckpoint, InitCheckpoint, LocalCheckpoint
 from psyche_train.spec.data import DataLocation, DummyData, LocalData, StdlibData
 from psyche_train.spec.matformer import MatFormer
-from psyche_train.spec.optimizer import DistroOptimizer, Optimizer
+from psyche_train.spec.optimizer import (
+    AdamWOptimizer,
+    AnyOptimizer,
+    DistroOptimizer,
+    Optimizer,
+    SparseLoCoOptimizer,
+)
 from psyche_train.spec.schedule import AnySchedule, LrSchedule
 from psyche_train.spec.tables import OneOf, Sha256Hex, Table
 from psyche_train.spec.train import MAX_SPEC_BYTES, SpecError, TrainSpec
 
 __all__ = [
     "MAX_SPEC_BYTES",
+    "AdamWOptimizer",
+    "AnyOptimizer",
     "AnySchedule",
     "Checkpoint",
     "DataLocation",
@@ -24,6 +32,7 @@ __all__ = [
     "OneOf",
     "Optimizer",
     "Sha256Hex",
+    "SparseLoCoOptimizer",
     "SpecError",
     "StdlibData",
     "Table",

@@ -45,6 +45,23 @@ class Strategy(ABC, Generic[B]):
         self.device = device
         self.fold_device = device if device.type == "cuda" else torch.device("cpu")
         """Where the fold computes: CUDA and CPU keep to IEEE 754 alike, MPS is not trusted to."""
+        self.folded: dict[str, Tensor] = {}
+        """``kind/name -> fp32`` on `fold_device`, of the weight's shape at the member's width."""
+        self.start_folded()
+
+    def start_folded(self) -> None:
+        """Set the folded state to zeros: no round was folded yet."""
+        self.folded = {
+            f"{kind}/{tensor.name}": torch.zeros(tensor.shape_at(self.tier), device=self.fold_device)
+            for kind in self.spec.optimizer.chosen.folded
+            for tensor in self.schema.tensors
+        }
+
+    def take_folded(self, values: Mapping[str, Tensor]) -> None:
+        """Take the folded state that belongs to weights which are taken with it, bit for bit."""
+        self.folded = {
+            name: values[name].to(self.fold_device, torch.float32, copy=True) for name in self.folded
+        }
 
     @property
     @abstractmethod

@@ -76,7 +76,8 @@ class Distro(Strategy[Body]):
         steps = {}
         for i, grid in enumerate(self._codecs[self.tier].grids):
             ballots = [
-                Ballot(self._codecs[update.header.tier].grids[i], update.body[i]) for update in updates
+                Ballot(self._codecs[update.header.tier].grids[i], update.body[i], update.header.tokens)
+                for update in updates
             ]
             steps[grid.name] = direction(grid, ballots, votes=self.config.votes, device=self.fold_device)
         for name, weight in weights.items():

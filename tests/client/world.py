@@ -531,6 +531,9 @@ class FakeAdapter:
     def position_of(self, checkpoint: Checkpoint) -> FakePosition:
         return FakePosition(checkpoint.history, checkpoint.step)
 
+    def offered(self, path: Path) -> bytes:
+        return (path / "model.safetensors").read_bytes()
+
     def verify_own(self, path: Path, checkpoint: Checkpoint) -> None:
         self.verify(path / "model.safetensors", checkpoint.weights_hash)
 
