@@ -1,7 +1,7 @@
 """Train what is missing, then write the tables and plots.
 
 python -m benchmarks.learning                       # everything; two processes
-python -m benchmarks.learning --only adamw,loco     # rows whose names begin so
+python -m benchmarks.learning --only 'adamw,loco-*' # rows by name; * stands for anything
 python -m benchmarks.learning --quick               # a minute, at a size that shows nothing but that it works
 python -m benchmarks.learning --report              # only the tables and plots, from the results that are there
 
@@ -14,6 +14,7 @@ import argparse
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from benchmarks.learning.matrix import MATRIX
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", default="", help="comma-separated beginnings of row names")
+    parser.add_argument("--only", default="*", help="comma-separated names of rows; * stands for anything")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--quick", action="store_true", help="tiny model, few rounds; implies --out build/learning")
@@ -42,10 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     scale = QUICK if chosen.quick else Scale()
     out = chosen.out or (ROOT / "build" / "learning" if chosen.quick else ROOT / "docs")
     seeds = [int(seed) for seed in chosen.seeds.split(",")]
-    prefixes = tuple(chosen.only.split(",")) if chosen.only else ("",)
-    rows = [row for row in MATRIX if row.name.startswith(prefixes)]
+    patterns = chosen.only.split(",")
+    rows = [row for row in MATRIX if any(fnmatchcase(row.name, pattern) for pattern in patterns)]
     if not rows:
-        parser.error(f"no row begins with {chosen.only}: there are {', '.join(row.name for row in MATRIX)}")
+        parser.error(f"no row is named {chosen.only}: there are {', '.join(row.name for row in MATRIX)}")
     results = Results(out / "learning" / "results", scale, seeds)
     failed = 0
     if not chosen.report:

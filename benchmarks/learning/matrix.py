@@ -29,7 +29,6 @@ _DISTRO: Tables = {
         "compression_decay": 0.95,
         "compression_topk": 32,
         "votes": "holders",
-        "compression_take": 0.3,
     }
 }
 
@@ -43,7 +42,7 @@ def _with(row: Row, name: str, label: str, **changes: object) -> Row:
     return replace(row, name=name, label=label, optimizer=optimizer, **changes)  # type: ignore[arg-type]
 
 
-ADAMW = Row("adamw", "AdamW", THREE, _ADAMW, 3e-3, pipelined=False)
+ADAMW = Row("adamw", "AdamW", THREE, _ADAMW, 2e-3, pipelined=False)
 ADAMW_MIXED = _with(ADAMW, "adamw-mixed", "AdamW, two halves", tiers=MIXED)
 ADAMW_LONE = _with(ADAMW, "adamw-lone", "AdamW, tier 0 alone", tiers=(0,), share=LONE)
 ADAMW_PIPED = _with(ADAMW, "adamw-piped", "AdamW, pipelined, lr 1e-3", pipelined=True, lr=1e-3)
@@ -77,7 +76,7 @@ DISTRO_MIXED = _with(DISTRO, "distro-mixed", "two halves", tiers=MIXED)
 DISTRO_LONE = _with(DISTRO, "distro-lone", "tier 0 alone", tiers=(0,), share=LONE)
 DISTRO_BEFORE = _with(
     DISTRO, "distro-before", "as it was: k = 8, lr 3e-3, all taken", lr=3e-3,
-    optimizer_compression_topk=8, optimizer_compression_take=1.0,
+    optimizer_compression_topk=8,
 )  # fmt: skip
 DISTRO_PLAIN = _with(
     DISTRO_MIXED, "distro-mixed-plain", "two halves, output not rescaled", matformer={"ffn_rescale": 0.0}

@@ -23,7 +23,7 @@ class Scale:
     num_layers: int = 4
     num_heads: int = 4
     max_seq_len: int = 128
-    rounds: int = 300
+    rounds: int = 240
     samples: int = 12
     """Samples of a round, all members together."""
     warmup: int = 10

@@ -65,6 +65,8 @@ class SparseLoCoOptimizer(_Chunks):
     """Decay of the error buffer."""
     compression_topk: int = Field(default=64, ge=1)
     """Entries kept per chunk."""
+    ahead: bool = True
+    """A member starts a round where its own local steps left it, not at shared weights that lack them still."""
     outer_lr: float = Field(default=1.0, gt=0, le=10)
     """Factor of the mean update; the schedule's learning rate is that of the local steps."""
     outer_momentum: float = Field(default=0.0, ge=0, lt=1)
