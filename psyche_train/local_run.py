@@ -41,6 +41,7 @@ class LocalRun:
         state_dir: member ``i`` keeps its checkpoints in ``state_dir/i``.
         samples: samples of a round, all members together, or how they grow.
         pipelined: train round h + 1 before round h is folded, as the clients do.
+        epoch_rounds: rounds of an epoch; None: all are of the first.
 
     Raises:
         TrainerError: the checkpoints in `state_dir` are not of one step.
@@ -54,10 +55,11 @@ class LocalRun:
         *,
         samples: int | BatchRamp,
         pipelined: bool = True,
+        epoch_rounds: int | None = None,
         threads: int | None = None,
         device: str = "cpu",
     ) -> None:
-        self.spec, self.pipelined = spec, pipelined
+        self.spec, self.pipelined, self.epoch_rounds = spec, pipelined, epoch_rounds
         if isinstance(samples, int):
             samples = BatchRamp(global_batch_size_start=samples, global_batch_size_end=samples)
         self.ramp = samples
@@ -103,7 +105,7 @@ class LocalRun:
             blobs: dict[int, bytes] = {}
             losses = []
             for slot, member in enumerate(self.members):
-                job = TrainJob(1, number, number - 1, slot, member.tier, shares[slot])
+                job = TrainJob(self._epoch(number), number, number - 1, slot, member.tier, shares[slot])
                 result = member.train(job)
                 blobs[slot] = result.blob
                 losses.append(result.loss)
@@ -133,6 +135,9 @@ class LocalRun:
                 member.fold(record, blobs, slot)
             self._folded += 1
 
+    def _epoch(self, number: int) -> int:
+        return 1 + (number - 1) // self.epoch_rounds if self.epoch_rounds else 1
+
     def _record(self, number: int, data_index: int, samples: int, blobs: dict[int, bytes]) -> RoundRecord:
         assigned = bytearray(32)
         for slot in blobs:
@@ -142,7 +147,7 @@ class LocalRun:
             for slot, blob in sorted(blobs.items())
         )
         return RoundRecord(
-            epoch=1,
+            epoch=self._epoch(number),
             number=number,
             step=number - 1,
             trained=True,

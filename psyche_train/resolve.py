@@ -11,6 +11,7 @@ from torch import Tensor
 from psyche_train.data.dataset import Dataset
 from psyche_train.data.source import DataError, open_tokens, read_tokens
 from psyche_train.fold.digest import part_digests, weights_hash
+from psyche_train.matformer.helper import helper_of
 from psyche_train.matformer.loading import (
     CheckpointError,
     Strategy,
@@ -119,6 +120,7 @@ def resolve(spec: TrainSpec) -> TrainSpec:
             update={"data_location": spec.data_location.model_copy(update={spec.data_location.kind: kept})}
         )
     schema = schema_of(spec)
+    helper_of(spec, schema)  # a sample of no block
     Dataset(spec, schema.family.vocab_size)  # too short, or tokens that the model has no row for
     chosen = spec.checkpoint.chosen
     if not isinstance(chosen, InitCheckpoint) and inferred(checkpoint_dir(chosen), schema).tier:

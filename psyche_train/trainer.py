@@ -24,6 +24,7 @@ from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
 from psyche_train.learner import Learner, choose_device
 from psyche_train.matformer.box import StartupInfo
+from psyche_train.matformer.holding import Holding, hold
 from psyche_train.matformer.loading import CheckpointError, Strategy, inferred, read_slice
 from psyche_train.models.schema import TierError
 from psyche_train.records import RoundRecord
@@ -113,7 +114,14 @@ class Trainer:
         self.position = Position()
         self.store = CheckpointStore(state_dir / "checkpoints", keep=keep)
         self.source = StartupInfo.of(spec, self.schema, tier, strategy)
-        self._learner: Learner | None = None
+        self.held_tier = self.training.shares.held_tier(tier)
+        """The tier whose slice is held: 0 in helper mode, else the member's."""
+        if self.held_tier != tier and strategy == "sliced":
+            raise CheckpointError(
+                "this run is in helper mode (matformer.helper_fraction): its members hold the full model, which "
+                "load strategy sliced does not read; load with universal or auto"
+            )
+        self._holding: Holding | None = None
         self._digests: list[bytes] | None = None
         self.half_folded = False
         """A fold failed half-way: `load`, `restore` or `reset` comes before anything else."""
@@ -123,12 +131,12 @@ class Trainer:
         """Take the newest local checkpoint of this run and tier that verifies, else the first weights."""
         with self._turn:
             for path, position, info in self.store.newest():
-                if (info.run, info.spec_sha256, info.tier) != (self.run, self.spec.sha256, self.tier):
+                if (info.run, info.spec_sha256, info.tier) != (self.run, self.spec.sha256, self.held_tier):
                     logger.warning("checkpoint of another run or tier passed over path=%s", path)
                     continue
                 try:
-                    shared = read_slice(inferred(path, self.schema), self.shared, self.tier)
-                    digests = part_digests(self.shared, shared, self.tier)
+                    shared = read_slice(inferred(path, self.schema), self.shared, self.held_tier)
+                    digests = part_digests(self.shared, shared, self.held_tier)
                     if weights_hash(digests) != info.weights_sha256:
                         raise CheckpointError(f"{path}: the weights do not have the hash of position.json")
                     self.training.load_tensors(load_file(path / STATE))
@@ -136,14 +144,14 @@ class Trainer:
                     logger.warning("checkpoint passed over path=%s reason=%s", path, error)
                     continue
                 self._take(shared, position)
-                self.source = replace(self.source, checkpoint=str(path), sliced=self.tier > 0)
+                self.source = replace(self.source, checkpoint=str(path), sliced=self.held_tier > 0)
                 return
             self.reset()
 
     def reset(self) -> None:
         """Take the run's first weights and forget the error buffers; the position is genesis."""
         with self._turn:
-            weights, name, cut = first_weights(self.spec, self.schema, self.tier, self.strategy)
+            weights, name, cut = first_weights(self.spec, self.schema, self.held_tier, self.strategy)
             self.training.clear()
             self.training.start_folded()
             self._take({**self.training.folded, **weights}, Position())
@@ -158,7 +166,9 @@ class Trainer:
             CheckpointError: it is missing, damaged, another model, or another tier's slice.
         """
         with self._turn:
-            shared = read_slice(inferred(path, self.schema), self.shared, self.tier)
+            source = inferred(path, self.schema)
+            self._check_holds_enough(source.tier, str(path))
+            shared = read_slice(source, self.shared, self.held_tier)
             self.training.leave()
             self._take(shared, position)
             self.source = replace(self.source, checkpoint=str(path))
@@ -173,7 +183,7 @@ class Trainer:
             TrainCancelled, NotFinite: nothing was changed, the job can be trained again.
         """
         with self._turn:
-            learner = self._loaded()
+            holding = self._loaded()
             if job.tier != self.tier:
                 raise TrainerError(f"the job is for tier {job.tier}, this trainer holds tier {self.tier}")
             if num_samples(job.intervals) == 0:
@@ -181,8 +191,9 @@ class Trainer:
             started = time.monotonic()
             batch = self.data.batch(job.intervals)
             loss, body = self.training.train(
-                learner,
+                holding.ready(self.training.shares.trained(self.tier, job.epoch, job.round)),
                 batch,
+                epoch=job.epoch,
                 round_number=job.round,
                 lr=self.spec.learning_rate(job.step),
                 cancelled=cancelled,
@@ -228,7 +239,7 @@ class Trainer:
             Anything else (memory, a device): the trainer is `half_folded` and refuses to go on.
         """
         with self._turn:
-            learner = self._loaded()
+            holding = self._loaded()
             position = self.position.after(record, self.spec.sha256)
             missing = [entry.slot for entry in record.accepted if entry.slot not in blobs]
             if missing:
@@ -238,7 +249,7 @@ class Trainer:
             if updates:
                 self._digests = None
                 rate = self.spec.learning_rate(record.step)
-                self.training.fold(learner.weights, updates, step=record.step, lr=rate)
+                self.training.fold(holding.weights, updates, step=record.step, lr=rate)
             accepted = own_slot is not None and any(entry.slot == own_slot for entry in record.accepted)
             self.training.settle(record.number, accepted=accepted)
             self.training.drop_before(record.number)
@@ -248,10 +259,7 @@ class Trainer:
     def digests(self) -> list[bytes]:
         """Return ``[g_T, ..., g_tier]`` of what is shared (see `psyche_train.fold.digest`)."""
         with self._turn:
-            shared = self._shared_tensors()
-            if self._digests is None:
-                self._digests = part_digests(self.shared, shared, self.tier)
-            return list(self._digests)
+            return self._all_digests()[: self.schema.max_tier - self.tier + 1]
 
     def weights_hash(self) -> bytes:
         """Return h of this member's tier; tier 0's is what the chain records."""
@@ -261,7 +269,11 @@ class Trainer:
         """Write a checkpoint of the weights, position and error buffers; durable when this returns."""
         with self._turn:
             info = CheckpointInfo(
-                self.run, self.spec.sha256, self.schema_hash, self.tier, self.weights_hash()
+                self.run,
+                self.spec.sha256,
+                self.schema_hash,
+                self.held_tier,
+                weights_hash(self._all_digests()),
             )
             shared = {
                 name: value.detach().cpu().contiguous() for name, value in self._shared_tensors().items()
@@ -280,31 +292,48 @@ class Trainer:
         self.store.pin(path)
 
     def validation_loss(self) -> float:
-        """Mean loss per token on the held-out windows, fp32, at this member's width."""
+        """Mean loss per token on the held-out windows, fp32, of the tier's slice."""
         with self._turn:
             return self._loaded().loss(self.data.validation(VALIDATION_WINDOWS))
 
     def _take(self, shared: Mapping[str, Tensor], position: Position) -> None:
-        if self._learner is None:
-            family = self.schema.family
-            factor = 2.0 ** (self.tier * self.spec.matformer.ffn_rescale)
-            model = family.build(family.ffn_width >> self.tier, shared, self.device, factor=factor)
-            self._learner = Learner(model, self.schema, self.device)
+        if self._holding is None:
+            full_width = self.schema.family.ffn_width
+            self._holding = hold(self.training.shares, self.tier, full_width, shared, self._build)
         else:
-            self._learner.copy_weights(shared)
+            self._holding.copy_weights(shared)
         self.training.take_folded(shared)
         self._digests = None
         self.position = position
         self.half_folded = False
 
-    def _loaded(self) -> Learner:
-        if self._learner is None:
+    def _build(self, width: int, weights: Mapping[str, Tensor]) -> Learner:
+        family = self.schema.family
+        factor = (family.ffn_width / width) ** self.spec.matformer.ffn_rescale if width else 1.0
+        return Learner(family.build(width, weights, self.device, factor=factor), self.schema, self.device)
+
+    def _loaded(self) -> Holding:
+        if self._holding is None:
             raise TrainerError("the trainer holds no weights yet: call load, restore or reset first")
         if self.half_folded:
             raise TrainerError(
                 "a fold failed half-way, these weights are nobody's: call load, restore or reset first"
             )
-        return self._learner
+        return self._holding
+
+    def _check_holds_enough(self, tier: int, name: str) -> None:
+        if self.held_tier < self.tier and tier > 0:
+            raise CheckpointError(
+                f"{name} is the slice of tier {tier}, and this run is in helper mode "
+                "(matformer.helper_fraction): its members hold the full model. Load tier 0's checkpoint"
+            )
+
+    def _all_digests(self) -> list[bytes]:
+        """``[g_T, ..., g_held]`` of all that is held."""
+        shared = self._shared_tensors()
+        if self._digests is None:
+            self._digests = part_digests(self.shared, shared, self.held_tier)
+        return self._digests
 
     def _shared_tensors(self) -> dict[str, Tensor]:
         return {**self._loaded().weights, **self.training.folded}
@@ -333,6 +362,6 @@ class Trainer:
 
     def _save_configuration(self, folder: Path) -> None:
         family = self.schema.family
-        family.save_tables(family.tables_of_tier(self.tier, self.spec.matformer.ffn_rescale), folder)
+        family.save_tables(family.tables_of_tier(self.held_tier, self.spec.matformer.ffn_rescale), folder)
         if self.spec.data_location.Stdlib and family.vocab_size == 256:
             save_byte_tokenizer(folder)

@@ -36,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", default="*", help="comma-separated names of rows; * stands for anything")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
-    parser.add_argument("--quick", action="store_true", help="tiny model, few rounds; implies --out build/learning")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny model, few rounds; implies --out build/learning"
+    )
     parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("--out", type=Path, help="folder of learning.md and learning/; default docs")
     chosen = parser.parse_args(arguments)
@@ -71,7 +73,9 @@ def train_all(wanted: list[tuple[Row, int]], results: Results, scale: Scale, wor
                 result = done.result()
             except Exception as error:  # the other runs go on; the report shows what is missing
                 failed += 1
-                print(f"[{number}/{len(wanted)}] {row.name} seed {seed}: {error!r}", file=sys.stderr, flush=True)
+                print(
+                    f"[{number}/{len(wanted)}] {row.name} seed {seed}: {error!r}", file=sys.stderr, flush=True
+                )
                 continue
             results.put(row, seed, result)
             losses = {tier: round(loss, 4) for tier, loss in result["loss"].items()}

@@ -29,6 +29,8 @@ _DISTRO: Tables = {
         "compression_decay": 0.95,
         "compression_topk": 32,
         "votes": "holders",
+        "compression_take": 0.3,
+        "ahead": True,
     }
 }
 
@@ -60,23 +62,25 @@ LOCO_TWIN_2 = _with(LOCO, "loco-twin2", "the quarter, trained alone", narrower=2
 LOCO_PLAIN = _with(
     LOCO_MIXED, "loco-mixed-plain", "two halves, output not rescaled", matformer={"ffn_rescale": 0.0}
 )
-LOCO_SENDERS = _with(LOCO_MIXED, "loco-mixed-senders", "two halves, divided by senders", optimizer_votes="senders")
-LOCO_TOKENS = _with(LOCO_MIXED, "loco-mixed-tokens", "two halves, weighed by tokens", optimizer_votes="tokens")
+LOCO_SENDERS = _with(
+    LOCO_MIXED, "loco-mixed-senders", "two halves, divided by senders", optimizer_votes="senders"
+)
+LOCO_TOKENS = _with(
+    LOCO_MIXED, "loco-mixed-tokens", "two halves, weighed by tokens", optimizer_votes="tokens"
+)
 LOCO_HELPER = _with(
     LOCO_MIXED, "loco-mixed-helper", "two halves in helper mode (1/4 of the suffix)",
     matformer={"helper_fraction": 0.25, "helper_rotation_rounds": 20},
 )  # fmt: skip
 LOCO_BEHIND = _with(LOCO, "loco-behind", "not ahead", optimizer_ahead=False)
-LOCO_WAITING = _with(
-    LOCO, "loco-waiting", "not pipelined", optimizer_ahead=False, pipelined=False
-)
+LOCO_WAITING = _with(LOCO, "loco-waiting", "not pipelined", optimizer_ahead=False, pipelined=False)
 
 DISTRO = Row("distro", "DisTrO", THREE, _DISTRO, 1e-3)
 DISTRO_MIXED = _with(DISTRO, "distro-mixed", "two halves", tiers=MIXED)
 DISTRO_LONE = _with(DISTRO, "distro-lone", "tier 0 alone", tiers=(0,), share=LONE)
 DISTRO_BEFORE = _with(
-    DISTRO, "distro-before", "as it was: k = 8, lr 3e-3, all taken", lr=3e-3,
-    optimizer_compression_topk=8,
+    DISTRO, "distro-before", "as it was: k = 8, lr 2e-3, all taken, not ahead", lr=2e-3,
+    optimizer_compression_topk=8, optimizer_compression_take=1.0, optimizer_ahead=False,
 )  # fmt: skip
 DISTRO_PLAIN = _with(
     DISTRO_MIXED, "distro-mixed-plain", "two halves, output not rescaled", matformer={"ffn_rescale": 0.0}
@@ -84,7 +88,9 @@ DISTRO_PLAIN = _with(
 DISTRO_SENDERS = _with(
     DISTRO_MIXED, "distro-mixed-senders", "two halves, divided by senders", optimizer_votes="senders"
 )
-DISTRO_TOKENS = _with(DISTRO_MIXED, "distro-mixed-tokens", "two halves, weighed by tokens", optimizer_votes="tokens")
+DISTRO_TOKENS = _with(
+    DISTRO_MIXED, "distro-mixed-tokens", "two halves, weighed by tokens", optimizer_votes="tokens"
+)
 DISTRO_HELPER = _with(
     DISTRO_MIXED, "distro-mixed-helper", "two halves in helper mode (1/4 of the suffix)",
     matformer={"helper_fraction": 0.25, "helper_rotation_rounds": 20},

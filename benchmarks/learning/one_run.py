@@ -24,7 +24,9 @@ class NotTrained(AssertionError):
     """A run whose figures would mean nothing: nothing was exchanged, or members hold different weights."""
 
 
-def train_row(row: Row, scale: Scale, seed: int, *, watch: Callable[[LocalRun], None] | None = None) -> Result:
+def train_row(
+    row: Row, scale: Scale, seed: int, *, watch: Callable[[LocalRun], None] | None = None
+) -> Result:
     """Train a row with one seed; returns what the report needs, in JSON's types.
 
     The order of the samples depends on the seed alone, so rows with one seed see the same text.

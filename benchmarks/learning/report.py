@@ -52,7 +52,9 @@ def _goals(results: Results) -> str:
 def verdict(goal: matrix.Goal, estimate: Estimate) -> str:
     """What an estimate says about a goal: only an interval wholly on one side decides."""
     low, high = estimate.mean - estimate.half, estimate.mean + estimate.half
-    good, bad = (high <= goal.limit, low > goal.limit) if goal.at_most else (low >= goal.limit, high < goal.limit)
+    good, bad = (
+        (high <= goal.limit, low > goal.limit) if goal.at_most else (low >= goal.limit, high < goal.limit)
+    )
     if good:
         return "reached"
     if bad:

@@ -32,7 +32,7 @@ class Scale:
 
 
 QUICK = Scale(
-    hidden_size=32, intermediate_size=64, num_layers=2, num_heads=2, max_seq_len=32, rounds=6, warmup=2,
+    hidden_size=32, intermediate_size=512, num_layers=2, num_heads=2, max_seq_len=32, rounds=6, warmup=2,
     text_bytes=200_000, evaluations=2,
 )  # fmt: skip
 
@@ -102,4 +102,6 @@ def spec_of(row: Row, scale: Scale, seed: int) -> TrainSpec:
 def identity(row: Row, scale: Scale, seed: int) -> str:
     """The run's name among the results: a hash of everything that decides its outcome."""
     content = {"row": asdict(replace(row, label="")), "scale": asdict(scale), "seed": seed, "version": 1}
-    return f"{row.name}-{seed}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]}"
+    return (
+        f"{row.name}-{seed}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]}"
+    )

@@ -41,6 +41,11 @@ class DistroOptimizer(_Chunks):
     """Coefficients kept per chunk."""
     quantize_1bit: Literal[True] = True
     lookahead: bool = False
+    compression_take: float = Field(default=1.0, gt=0, le=1)
+    """Share of what is sent that leaves the error buffer; the rest stays and acts like a momentum."""
+    ahead: bool = False
+    """Take gradients where the member's own undecided updates would lead, as rounds are trained before the
+    last one is folded."""
     votes: Literal["senders", "holders", "tokens"] = "holders"
     """Divide a coefficient's votes by the members that sent it, or by all whose slice holds its chunk; or
     weigh each of those by its tokens."""
@@ -98,6 +103,9 @@ class AdamWOptimizer(Table):
     weight_decay: float = Field(default=0.0, ge=0, le=10)
     votes: Literal["holders", "tokens"] = "tokens"
     """Weigh the gradients of the members whose slice holds an entry equally, or by their tokens."""
+
+    compression_chunk: ClassVar[int] = 64
+    """Nothing is compressed: the edge of the blocks by which widths are mapped to one another."""
 
     folded: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
     """Kinds of folded state per weight, see `psyche_train.strategies.base`."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from psyche_train.fold.chunks import Grid, grids
+from psyche_train.fold.chunks import Grid
 from psyche_train.fold.mean import MAX_MAGNITUDE, Mean, replace, rounded
 from psyche_train.learner import Learner
 from psyche_train.models.schema import Schema
@@ -26,8 +26,6 @@ from psyche_train.strategies.update import Update
 
 Body = tuple[npt.NDArray[np.float32], ...]
 FIRST, SECOND = "exp_avg", "exp_avg_sq"
-EDGE = 64
-"""Of the blocks by which widths are mapped to one another."""
 
 
 class DenseCodec:
@@ -74,7 +72,7 @@ class AdamW(Strategy[Body]):
         super().__init__(spec, schema, tier, device)
         self.config = config
         self._codecs = tuple(
-            DenseCodec(grids(schema, any_tier, EDGE)) for any_tier in range(schema.max_tier + 1)
+            DenseCodec(self.shares.trained(any_tier, 0, 0)) for any_tier in range(schema.max_tier + 1)
         )
 
     @property
@@ -84,14 +82,15 @@ class AdamW(Strategy[Body]):
 
     @property
     def layout(self) -> Mapping[str, Any]:
-        """The kind is all."""
-        return {"kind": "AdamW"}
+        """The kind, and how much helpers sample."""
+        return {"kind": "AdamW", **self.shares.layout}
 
     def train(
         self,
         learner: Learner,
         windows: Tensor,
         *,
+        epoch: int,
         round_number: int,
         lr: float,
         cancelled: Callable[[], bool],
@@ -117,20 +116,21 @@ class AdamW(Strategy[Body]):
         size = rounded(lr / (1.0 - power(one, step + 1)))
         root = rounded(1.0 / math.sqrt(1.0 - power(two, step + 1)))
         keep, eps = rounded(1.0 - lr * self.config.weight_decay), rounded(self.config.eps)
-        for i, grid in enumerate(self._codecs[self.tier].grids):
+        covered = self.covered(updates)
+        for i, grid in enumerate(self.shares.held(self.tier)):
             mean = Mean(grid, self.config.votes, self.fold_device)
-            for update in updates:
+            for sent, update in zip(covered, updates, strict=True):
                 values = torch.from_numpy(update.body[i].copy())
-                mean.add_dense(self._codecs[update.header.tier].grids[i], values, update.header.tokens)
-            gradient, covered = mean.result()
+                mean.add_dense(sent[i], values, update.header.tokens)
+            gradient, reached = mean.result()
             first, second = (self.folded[f"{kind}/{grid.name}"] for kind in (FIRST, SECOND))
             new_first = first * rounded(one)
             new_first.add_(gradient * rounded(1.0 - one))
             square = gradient * gradient
             new_second = second * rounded(two)
             new_second.add_(square * rounded(1.0 - two))
-            replace(first, new_first, covered)
-            replace(second, new_second, covered)
+            replace(first, new_first, reached)
+            replace(second, new_second, reached)
             divisor = new_second.sqrt_()
             divisor.mul_(root)
             divisor.add_(eps)
@@ -138,7 +138,7 @@ class AdamW(Strategy[Body]):
             change.mul_(size)
             weight = weights[grid.name]
             moved = weight.detach().to(self.fold_device) * keep
-            replace(weight, moved.sub_(change), covered)
+            replace(weight, moved.sub_(change), reached)
 
     def settle(self, round_number: int, *, accepted: bool) -> None:
         """There is no feedback: a gradient that was not accepted is lost."""

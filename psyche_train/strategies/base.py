@@ -18,7 +18,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from psyche_train.fold.chunks import Grid
 from psyche_train.learner import Learner
+from psyche_train.matformer.helper import Shares
 from psyche_train.models.schema import Schema
 from psyche_train.spec import TrainSpec
 from psyche_train.strategies.update import Codec, Update
@@ -45,16 +47,18 @@ class Strategy(ABC, Generic[B]):
         self.device = device
         self.fold_device = device if device.type == "cuda" else torch.device("cpu")
         """Where the fold computes: CUDA and CPU keep to IEEE 754 alike, MPS is not trusted to."""
+        self.shares = Shares(spec, schema)
+        """What members of every tier hold and train."""
         self.folded: dict[str, Tensor] = {}
-        """``kind/name -> fp32`` on `fold_device`, of the weight's shape at the member's width."""
+        """``kind/name -> fp32`` on `fold_device`, of the weight's shape as the member holds it."""
         self.start_folded()
 
     def start_folded(self) -> None:
         """Set the folded state to zeros: no round was folded yet."""
         self.folded = {
-            f"{kind}/{tensor.name}": torch.zeros(tensor.shape_at(self.tier), device=self.fold_device)
+            f"{kind}/{grid.name}": torch.zeros(grid.shape, device=self.fold_device)
             for kind in self.spec.optimizer.chosen.folded
-            for tensor in self.schema.tensors
+            for grid in self.shares.held(self.tier)
         }
 
     def take_folded(self, values: Mapping[str, Tensor]) -> None:
@@ -62,6 +66,11 @@ class Strategy(ABC, Generic[B]):
         self.folded = {
             name: values[name].to(self.fold_device, torch.float32, copy=True) for name in self.folded
         }
+
+    def covered(self, updates: Sequence[Update[B]]) -> list[tuple[Grid, ...]]:
+        """The grids of what each update covers, in schema order."""
+        heads = [update.header for update in updates]
+        return [self.shares.trained(head.tier, head.epoch, head.round) for head in heads]
 
     @property
     @abstractmethod
@@ -79,6 +88,7 @@ class Strategy(ABC, Generic[B]):
         learner: Learner,
         windows: Tensor,
         *,
+        epoch: int,
         round_number: int,
         lr: float,
         cancelled: Callable[[], bool],
@@ -88,7 +98,9 @@ class Strategy(ABC, Generic[B]):
         A round that is trained again first gets back what was taken out of the error buffers for it.
 
         Args:
+            learner: holds the weights that the member trains in this round (`Shares.trained`).
             windows: int64 ``[samples, max_seq_len + 1]``.
+            epoch: of the round.
             lr: learning rate of the step.
             cancelled: asked between micro-batches.
 
@@ -103,7 +115,7 @@ class Strategy(ABC, Generic[B]):
         """Change the shared weights, in place, by the accepted updates of a round.
 
         Args:
-            weights: ``name -> fp32`` of the member's width, in schema order.
+            weights: ``name -> fp32`` of what the member holds (`Shares.held`), in schema order.
             updates: at least one, in slot order.
             step: of the round, from 0.
         """

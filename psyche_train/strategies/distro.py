@@ -27,7 +27,7 @@ class Kept:
     """What one round took out of one tensor's error buffer: the coefficients before they became signs."""
 
     keys: Tensor
-    """int64, ``chunk * area + coefficient``."""
+    """int64, ``chunk * area + coefficient`` in the grid of what is held."""
     values: Tensor
     """fp32."""
 
@@ -37,7 +37,7 @@ class DistroState:
 
     Args:
         config: the run's `[optimizer.Distro]`.
-        grids: of the member's tier, in schema order.
+        grids: of what the member holds, in schema order.
         device: where the buffers live.
     """
 
@@ -59,45 +59,61 @@ class DistroState:
         self.pending = {}
 
     @torch.no_grad()
-    def encode(self, round_number: int, gradients: Mapping[str, Tensor], lr: float) -> tuple[Signs, ...]:
+    def encode(
+        self,
+        round_number: int,
+        gradients: Mapping[str, Tensor],
+        lr: float,
+        trained: tuple[Grid, ...] | None = None,
+    ) -> tuple[Signs, ...]:
         """Add a gradient to the error buffers and take out what is sent.
 
         A round that is encoded again first gets back what was taken out for it.
 
         Args:
-            gradients: ``name -> fp32`` of the tensor's shape.
+            gradients: ``name -> fp32`` of what was trained.
             lr: learning rate of the step.
+            trained: grids of what was trained, where that is not all (helper mode); nothing happens to the
+                rest of the buffers.
 
         Returns:
-            One `Signs` per tensor in schema order.
+            One `Signs` per tensor in schema order, numbered in the grids of `trained`.
         """
         self.settle(round_number, accepted=False)
-        for grid in self.grids:
-            error = self.error[grid.name]
-            error.mul_(self.config.compression_decay).add_(gradients[grid.name], alpha=lr)
+        trained = trained or self.grids
+        parts = {grid.name: grid.take(self.error[grid.name]) for grid in trained}
+        for name, part in parts.items():
+            part.mul_(self.config.compression_decay).add_(gradients[name], alpha=lr)
         signs: dict[str, Signs] = {}
         kept: dict[str, Kept] = {}
-        for group in _by_chunk_shape(self.grids):
-            chunks_Crs = torch.cat([grid.split(self.error[grid.name]) for grid in group])
+        for group in _by_chunk_shape(trained):
+            chunks_Crs = torch.cat([grid.split(parts[grid.name]) for grid in group])
             coefficients_CA = _forward(chunks_Crs).flatten(1)
             index_CK = largest(coefficients_CA, min(self.config.compression_topk, group[0].area))
             value_CK = coefficients_CA.gather(1, index_CK)
-            taken_CA = torch.zeros_like(coefficients_CA).scatter_(1, index_CK, value_CK)
+            given_CK = value_CK * self.config.compression_take
+            taken_CA = torch.zeros_like(coefficients_CA).scatter_(1, index_CK, given_CK)
             taken_Crs = _backward(taken_CA.reshape(chunks_Crs.shape))
             start = 0
             for grid in group:
-                part = slice(start, start + grid.num_chunks)
+                rows = slice(start, start + grid.num_chunks)
                 start += grid.num_chunks
-                self.error[grid.name].sub_(grid.join(taken_Crs[part]))
+                parts[grid.name].sub_(grid.join(taken_Crs[rows]))
                 chunk = torch.arange(grid.num_chunks, device=self.device)[:, None]
-                keys, values = (chunk * grid.area + index_CK[part]).flatten(), value_CK[part].flatten()
+                keys, values = (chunk * grid.area + index_CK[rows]).flatten(), value_CK[rows].flatten()
                 sent = values != 0
-                kept[grid.name] = Kept(keys[sent].cpu(), values[sent].cpu())
+                kept[grid.name] = Kept(keys[sent].cpu(), given_CK[rows].flatten()[sent].cpu())
                 signs[grid.name] = Signs(
-                    kept[grid.name].keys.numpy(), np.sign(kept[grid.name].values.numpy()).astype(np.int8)
+                    kept[grid.name].keys.numpy(), np.sign(values[sent].cpu().numpy()).astype(np.int8)
                 )
+        for whole, grid in zip(self.grids, trained, strict=True):
+            if grid.is_cut_like(whole):
+                continue  # `take` gave the buffer itself
+            grid.put(self.error[grid.name], parts[grid.name])
+            keys, _ = whole.adopt(kept[grid.name].keys.numpy(), grid)
+            kept[grid.name] = Kept(torch.from_numpy(keys), kept[grid.name].values)
         self.pending[round_number] = kept
-        return tuple(signs[grid.name] for grid in self.grids)
+        return tuple(signs[grid.name] for grid in trained)
 
     @torch.no_grad()
     def settle(self, round_number: int, *, accepted: bool) -> None:
@@ -111,6 +127,24 @@ class DistroState:
             coefficients[part.keys] = part.values
             chunks_Crs = coefficients.reshape(grid.num_chunks, grid.chunk_rows, grid.chunk_columns)
             self.error[grid.name].add_(grid.join(_backward(chunks_Crs.to(self.device))))
+
+    @torch.no_grad()
+    def expected(self, round_number: int) -> dict[str, Tensor]:
+        """The steps that undecided rounds before this one would make if everyone had sent what this member did.
+
+        Returns:
+            ``name -> fp32``, in learning rates; empty if every earlier round is decided.
+        """
+        steps: dict[str, Tensor] = {}
+        for number in sorted(number for number in self.pending if number < round_number):
+            for grid in self.grids:
+                part = self.pending[number][grid.name]
+                votes = torch.zeros(grid.num_chunks * grid.area)
+                votes[part.keys] = part.values.sign()
+                chunks_Crs = votes.reshape(grid.num_chunks, grid.chunk_rows, grid.chunk_columns)
+                step = grid.join(_backward(chunks_Crs.to(self.device))).sign()
+                steps[grid.name] = steps[grid.name] + step if grid.name in steps else step
+        return steps
 
     def drop_before(self, round_number: int) -> None:
         """Forget rounds below `round_number`, whose decision will not come any more."""

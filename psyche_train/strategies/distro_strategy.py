@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from psyche_train.fold.chunks import grids
 from psyche_train.fold.exact import Ballot, Signs, apply_step, direction
 from psyche_train.learner import Learner
 from psyche_train.models.schema import Schema
@@ -32,10 +31,10 @@ class Distro(Strategy[Body]):
         super().__init__(spec, schema, tier, device)
         self.config = config
         self._codecs = tuple(
-            PayloadLayout(grids(schema, any_tier, config.compression_chunk), config.compression_topk)
+            PayloadLayout(self.shares.trained(any_tier, 0, 0), config.compression_topk)
             for any_tier in range(schema.max_tier + 1)
         )
-        self.state = DistroState(config, self._codecs[tier].grids, device)
+        self.state = DistroState(config, self.shares.held(tier), device)
 
     @property
     def codecs(self) -> Sequence[PayloadLayout]:
@@ -44,11 +43,12 @@ class Distro(Strategy[Body]):
 
     @property
     def layout(self) -> Mapping[str, Any]:
-        """Kind, chunk and top-k."""
+        """Kind, chunk and top-k, and how much helpers sample."""
         return {
             "kind": "Distro",
             "chunk": self.config.compression_chunk,
             "topk": self.config.compression_topk,
+            **self.shares.layout,
         }
 
     def train(
@@ -56,28 +56,38 @@ class Distro(Strategy[Body]):
         learner: Learner,
         windows: Tensor,
         *,
+        epoch: int,
         round_number: int,
         lr: float,
         cancelled: Callable[[], bool],
     ) -> tuple[float, Body]:
-        """See `Strategy.train`; with `lookahead` the gradient is taken at ``weights - lr * sign(error)``."""
-        offset = None
+        """See `Strategy.train`.
+
+        The gradient is taken at other weights with `lookahead` (less ``lr * sign(error)``) and with `ahead`
+        (less the steps that `DistroState.expected` returns); both are taken off if both are on.
+        """
+        trained = self.shares.trained(self.tier, epoch, round_number)
+        steps = self.state.expected(round_number) if self.config.ahead else {}
+        offset = {grid.name: grid.take(steps[grid.name]) * lr for grid in trained if steps}
         if self.config.lookahead:
-            offset = {name: error.sign() * lr for name, error in self.state.error.items()}
+            for grid in trained:
+                ahead = grid.take(self.state.error[grid.name]).sign() * lr
+                offset[grid.name] = offset[grid.name] + ahead if steps else ahead
         loss, gradients = learner.gradients(
-            windows, cancelled=cancelled, clip_norm=self.config.clip_grad_norm, offset=offset
+            windows, cancelled=cancelled, clip_norm=self.config.clip_grad_norm, offset=offset or None
         )
-        return loss, self.state.encode(round_number, gradients, lr)
+        return loss, self.state.encode(round_number, gradients, lr, trained)
 
     def fold(
         self, weights: Mapping[str, Tensor], updates: Sequence[Update[Body]], *, step: int, lr: float
     ) -> None:
         """See `psyche_train.fold.exact`; every direction is computed before the first weight changes."""
         steps = {}
-        for i, grid in enumerate(self._codecs[self.tier].grids):
+        covered = self.covered(updates)
+        for i, grid in enumerate(self.shares.held(self.tier)):
             ballots = [
-                Ballot(self._codecs[update.header.tier].grids[i], update.body[i], update.header.tokens)
-                for update in updates
+                Ballot(sent[i], update.body[i], update.header.tokens)
+                for sent, update in zip(covered, updates, strict=True)
             ]
             steps[grid.name] = direction(grid, ballots, votes=self.config.votes, device=self.fold_device)
         for name, weight in weights.items():

@@ -71,12 +71,20 @@ class LocalAdamW:
         flat |= {f"{SECOND}/{name}": value.cpu().contiguous() for name, value in self.second.items()}
         return {**flat, STEPS: torch.tensor([self.steps], dtype=torch.int64)}
 
-    def copy(self) -> LocalAdamW:
-        """A copy that can be thrown away."""
+    def copy(self, trained: Sequence[Grid]) -> LocalAdamW:
+        """A copy for what is trained in a round, which can be thrown away or `put` back."""
         first, second = (
-            {name: value.clone() for name, value in buffers.items()} for buffers in (self.first, self.second)
+            {grid.name: grid.take(buffers[grid.name]).clone() for grid in trained}
+            for buffers in (self.first, self.second)
         )
         return LocalAdamW(self.config, first, second, self.steps)
+
+    def put(self, trained: Sequence[Grid], moved: LocalAdamW) -> None:
+        """Take the moments of a copy that has taken its steps."""
+        for grid in trained:
+            grid.put(self.first[grid.name], moved.first[grid.name])
+            grid.put(self.second[grid.name], moved.second[grid.name])
+        self.steps = moved.steps
 
     @torch.no_grad()
     def step(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], lr: float) -> None:

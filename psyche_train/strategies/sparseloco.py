@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from psyche_train.fold.chunks import grids
+from psyche_train.fold.chunks import Grid
 from psyche_train.fold.mean import Mean, replace, rounded
 from psyche_train.learner import Learner
 from psyche_train.models.schema import Schema
@@ -50,12 +50,12 @@ class SparseLoCo(Strategy[Body]):
         super().__init__(spec, schema, tier, device)
         self.config = config
         self._codecs = tuple(
-            SparseCodec(grids(schema, any_tier, config.compression_chunk), config.compression_topk)
+            SparseCodec(self.shares.trained(any_tier, 0, 0), config.compression_topk)
             for any_tier in range(schema.max_tier + 1)
         )
-        self.grids = self._codecs[tier].grids
+        self.grids = self.shares.held(tier)
         self.error: dict[str, Tensor] = {}
-        """``name -> fp32`` of the tensor's shape: what was not sent yet."""
+        """``name -> fp32`` of what is held: what was not sent yet."""
         self.pending = Pending()
         self.ahead: dict[int, dict[str, Tensor]] = {}
         """Round number -> tensor name -> what the member's local steps took off, fp32; with `ahead` only."""
@@ -69,11 +69,12 @@ class SparseLoCo(Strategy[Body]):
 
     @property
     def layout(self) -> Mapping[str, Any]:
-        """Kind, chunk and top-k."""
+        """Kind, chunk and top-k, and how much helpers sample."""
         return {
             "kind": "SparseLoCo",
             "chunk": self.config.compression_chunk,
             "topk": self.config.compression_topk,
+            **self.shares.layout,
         }
 
     def train(
@@ -81,14 +82,16 @@ class SparseLoCo(Strategy[Body]):
         learner: Learner,
         windows: Tensor,
         *,
+        epoch: int,
         round_number: int,
         lr: float,
         cancelled: Callable[[], bool],
     ) -> tuple[float, Body]:
         """See `Strategy.train`; `lr` is the local steps', all the same within a round."""
-        inner = self.inner.copy()
+        trained = self.shares.trained(self.tier, epoch, round_number)
+        inner = self.inner.copy(trained)
         shared = {name: weight.detach().clone() for name, weight in learner.weights.items()}
-        start = self._start(shared, round_number)
+        start = self._start(shared, round_number, trained)
         total = 0.0
         try:
             learner.copy_weights(start)
@@ -101,38 +104,56 @@ class SparseLoCo(Strategy[Body]):
             moved = {name: start[name] - weight.detach() for name, weight in learner.weights.items()}
         finally:
             learner.copy_weights(shared)
-        self.inner = inner
-        body = self.encode(round_number, moved)
+        self.inner.put(trained, inner)
+        body = self.encode(round_number, moved, trained)
         if self.config.ahead:
-            self.ahead[round_number] = moved
+            self.ahead[round_number] = self._widened(moved, trained)
         return total / len(windows), body
 
     @torch.no_grad()
-    def _start(self, shared: dict[str, Tensor], round_number: int) -> dict[str, Tensor]:
+    def _start(
+        self, shared: dict[str, Tensor], round_number: int, trained: Sequence[Grid]
+    ) -> dict[str, Tensor]:
         """Where the local steps begin: the shared weights less what this member did in undecided rounds."""
         rounds = sorted(number for number in self.ahead if number < round_number)
-        if not rounds:
-            return shared
-        return {
-            name: weight - sum(self.ahead[number][name] for number in rounds)
-            for name, weight in shared.items()
-        }
+        start = dict(shared)
+        for number in rounds:
+            for grid in trained:
+                start[grid.name] = start[grid.name] - grid.take(self.ahead[number][grid.name])
+        return start
 
     @torch.no_grad()
-    def encode(self, round_number: int, moved: Mapping[str, Tensor]) -> Body:
+    def _widened(self, moved: dict[str, Tensor], trained: Sequence[Grid]) -> dict[str, Tensor]:
+        """What was trained, in the shapes of what is held; zero where nothing was trained."""
+        wide = {}
+        for whole, grid in zip(self.grids, trained, strict=True):
+            wide[grid.name] = moved[grid.name]
+            if grid.shape != whole.shape:
+                wide[grid.name] = torch.zeros(whole.shape, device=self.device)
+                grid.put(wide[grid.name], moved[grid.name])
+        return wide
+
+    @torch.no_grad()
+    def encode(
+        self, round_number: int, moved: Mapping[str, Tensor], trained: Sequence[Grid] | None = None
+    ) -> Body:
         """Add a pseudo-gradient to the error buffers and take out what is sent.
 
         Args:
             moved: ``name -> fp32``, weights before the local steps less those after.
+            trained: grids of what was trained, where that is not all (helper mode); nothing happens to the
+                rest of the buffers.
         """
         self.settle(round_number, accepted=False)
         body, kept = [], {}
-        for grid in self.grids:
-            error = self.error[grid.name]
+        for whole, grid in zip(self.grids, trained or self.grids, strict=True):
+            error = grid.take(self.error[grid.name])
             error.mul_(self.config.compression_decay).add_(moved[grid.name])
             sparse = compress(grid.split(error).flatten(1), min(self.config.compression_topk, grid.area))
             body.append(sparse)
-            sent = Kept(torch.from_numpy(sparse.keys), torch.from_numpy(sparse.values(grid.area)))
+            grid.put(self.error[grid.name], error)
+            keys, _ = whole.adopt(sparse.keys, grid)
+            sent = Kept(torch.from_numpy(keys), torch.from_numpy(sparse.values(grid.area)))
             kept[grid.name] = sent
             self._give(grid.name, sent, -1.0)
         self.pending[round_number] = kept
@@ -146,26 +167,26 @@ class SparseLoCo(Strategy[Body]):
         With momentum u: m = u m + mean, and the weights move by m, or by u m + mean with `nesterov`.
         """
         rate, keep = rounded(self.config.outer_lr), rounded(self.config.outer_momentum)
+        covered = self.covered(updates)
         for i, grid in enumerate(self.grids):
             mean = Mean(grid, self.config.votes, self.fold_device)
-            for update in updates:
-                sender = self._codecs[update.header.tier].grids[i]
+            for sent, update in zip(covered, updates, strict=True):
                 sparse = update.body[i]
-                values = torch.from_numpy(sparse.values(sender.area))
-                mean.add_sparse(sender, sparse.keys, values, update.header.tokens)
-            change, covered = mean.result()
+                values = torch.from_numpy(sparse.values(grid.area))
+                mean.add_sparse(sent[i], sparse.keys, values, update.header.tokens)
+            change, reached = mean.result()
             if self.folded:
                 momentum = self.folded[f"{MOMENTUM}/{grid.name}"]
                 moved = momentum * keep
                 moved.add_(change)
-                replace(momentum, moved, covered)
+                replace(momentum, moved, reached)
                 if self.config.nesterov:
                     moved.mul_(keep)
                     moved.add_(change)
                 change = moved
             change.mul_(rate)
             weight = weights[grid.name]
-            replace(weight, weight.detach().to(self.fold_device) - change, covered)
+            replace(weight, weight.detach().to(self.fold_device) - change, reached)
 
     @torch.no_grad()
     def settle(self, round_number: int, *, accepted: bool) -> None:

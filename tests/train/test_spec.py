@@ -54,7 +54,7 @@ def test_bytes_in_another_form_are_refused(spec):
         ({"optimizer": {"Distro": {"compression_topk": 0}}}, "greater than or equal to 1"),
         ({"optimizer": {"Distro": {"compression_chunk": 4, "compression_topk": 17}}}, "allowed 1..16"),
         ({"optimizer": {"Distro": {"compression_chunk": 129}}}, "less than or equal to 128"),
-        ({"optimizer": {"Distro": {"votes": "everyone"}}}, "'senders' or 'holders'"),
+        ({"optimizer": {"Distro": {"votes": "everyone"}}}, "'senders', 'holders' or 'tokens'"),
         ({"lr_schedule": {"Constant": {"base_lr": float("nan")}}}, "finite"),
         ({"lr_schedule": {"Constant": {"base_lr": "0.1"}}}, "valid number"),
         (

@@ -69,7 +69,7 @@ def test_cancelled_training_changes_nothing(spec, tmp_path, monkeypatch):
 def test_micro_batches_give_the_gradient_of_the_whole_batch(spec, tmp_path, monkeypatch):
     member = trainer(spec, tmp_path)
     batch = member.data.batch([range(0, 7)])
-    learner = member._loaded()
+    learner = member._loaded().learner
     whole = learner.gradients(batch, cancelled=lambda: False, clip_norm=None)
     monkeypatch.setattr("psyche_train.learner.MICRO_BATCH_TOKENS", 33)
     parts = learner.gradients(batch, cancelled=lambda: False, clip_norm=None)
