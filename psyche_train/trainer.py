@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from psyche_train.assign import num_samples
 from psyche_train.checkpoints.position import Position
 from psyche_train.checkpoints.store import STATE, CheckpointInfo, CheckpointStore
+from psyche_train.checkpoints.tensors import read_all
 from psyche_train.data.dataset import Dataset
 from psyche_train.data.tokenizer import save_byte_tokenizer
 from psyche_train.fold.digest import part_digests, weights_hash
@@ -25,14 +25,15 @@ from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError
 from psyche_train.learner import Learner, choose_device
 from psyche_train.matformer.box import StartupInfo
 from psyche_train.matformer.holding import Holding, hold
-from psyche_train.matformer.loading import CheckpointError, Strategy, inferred, read_slice
+from psyche_train.matformer.loading import CheckpointError, Strategy, inferred
+from psyche_train.matformer.stored import StoredWeights
 from psyche_train.models.schema import TierError
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import first_weights, schema_of, with_folded
 from psyche_train.spec import TrainSpec
 from psyche_train.strategies.choose import strategy_of
-from psyche_train.strategies.header import ExpectedUpdate, UpdateError, UpdateHeader
-from psyche_train.strategies.update import Update, UpdateFormat
+from psyche_train.strategies.header import ExpectedUpdate, UpdateError
+from psyche_train.strategies.update import UpdateFormat
 
 __all__ = [
     "CheckpointError",
@@ -95,7 +96,7 @@ class Trainer:
         self.spec, self.tier, self.run = spec, tier, run
         self.strategy: Strategy = strategy
         self.device = choose_device(device)
-        self.schema = schema_of(spec)
+        self.schema = schema_of(spec, tier)
         self.data = Dataset(spec, self.schema.family.vocab_size)
         self.training = strategy_of(spec, self.schema, tier, self.device)
         """The run's training strategy; `strategy` is only how a slice is read."""
@@ -135,15 +136,15 @@ class Trainer:
                     logger.warning("checkpoint of another run or tier passed over path=%s", path)
                     continue
                 try:
-                    shared = read_slice(inferred(path, self.schema), self.shared, self.held_tier)
-                    digests = part_digests(self.shared, shared, self.held_tier)
-                    if weights_hash(digests) != info.weights_sha256:
+                    self.training.load_tensors(read_all(path / STATE))
+                    with StoredWeights(inferred(path, self.schema), self.shared, self.held_tier) as shared:
+                        self._take(shared, position)
+                    if weights_hash(self._all_digests()) != info.weights_sha256:
                         raise CheckpointError(f"{path}: the weights do not have the hash of position.json")
-                    self.training.load_tensors(load_file(path / STATE))
-                except (ValueError, SafetensorError) as error:
+                except ValueError as error:
+                    self.half_folded = self._holding is not None  # until `_take` has had all of another
                     logger.warning("checkpoint passed over path=%s reason=%s", path, error)
                     continue
-                self._take(shared, position)
                 self.source = replace(self.source, checkpoint=str(path), sliced=self.held_tier > 0)
                 return
             self.reset()
@@ -151,11 +152,12 @@ class Trainer:
     def reset(self) -> None:
         """Take the run's first weights and forget the error buffers; the position is genesis."""
         with self._turn:
-            weights, name, cut = first_weights(self.spec, self.schema, self.held_tier, self.strategy)
-            self.training.clear()
-            self.training.start_folded()
-            self._take({**self.training.folded, **weights}, Position())
-            self.source = replace(self.source, checkpoint=name, sliced=cut)
+            with first_weights(self.spec, self.schema, self.held_tier, self.strategy) as first:
+                self.training.clear()
+                self.training.start_folded()
+                shared = ChainMap(first.weights, self.training.folded)  # type: ignore[arg-type]  # only read
+                self._take(shared, Position())
+            self.source = replace(self.source, checkpoint=first.name, sliced=first.cut)
 
     def restore(self, path: Path, position: Position) -> None:
         """Take weights obtained elsewhere: a checkpoint directory or a `.safetensors` file, full or slice.
@@ -168,9 +170,11 @@ class Trainer:
         with self._turn:
             source = inferred(path, self.schema)
             self._check_holds_enough(source.tier, str(path))
-            shared = read_slice(source, self.shared, self.held_tier)
-            self.training.leave()
-            self._take(shared, position)
+            with StoredWeights(source, self.shared, self.held_tier) as shared:
+                for name in shared:  # all of it is readable, or nothing is changed
+                    shared[name]
+                self.training.leave()
+                self._take(shared, position)
             self.source = replace(self.source, checkpoint=str(path))
 
     def train(self, job: TrainJob, cancelled: Callable[[], bool] = lambda: False) -> TrainResult:
@@ -199,21 +203,8 @@ class Trainer:
                 cancelled=cancelled,
             )
             tokens = len(batch) * self.spec.max_seq_len
-            header = UpdateHeader(
-                run=self.run,
-                epoch=job.epoch,
-                round=job.round,
-                step=job.step,
-                slot=job.slot,
-                tier=job.tier,
-                schema=self.schema_hash,
-                loss=loss,
-                tokens=tokens,
-                intervals=tuple(job.intervals),
-            )
-            return TrainResult(
-                self.format.encode(Update(header, body)), loss, tokens, time.monotonic() - started
-            )
+            blob = self.format.of_job(job, self.run, loss, body)
+            return TrainResult(blob, loss, tokens, time.monotonic() - started)
 
     def check(self, blob: bytes, header: ExpectedUpdate) -> None:
         """Check an update as far as header, shape and codes go; a witness attests what passes.
@@ -244,7 +235,7 @@ class Trainer:
             missing = [entry.slot for entry in record.accepted if entry.slot not in blobs]
             if missing:
                 raise FoldError(f"round {record.number}: the blobs of slots {missing} are missing")
-            updates = self._decoded(record, blobs)
+            updates = self.format.accepted(record, blobs, self.run)
             self.half_folded = True
             if updates:
                 self._digests = None
@@ -274,10 +265,10 @@ class Trainer:
                 self.schema_hash,
                 self.held_tier,
                 weights_hash(self._all_digests()),
+                self.schema.model_sha256(),
+                self.schema.max_tier,
             )
-            shared = {
-                name: value.detach().cpu().contiguous() for name, value in self._shared_tensors().items()
-            }
+            shared = self._shared_tensors()
             return self.store.write(
                 self.position,
                 info,
@@ -301,6 +292,7 @@ class Trainer:
             full_width = self.schema.family.ffn_width
             self._holding = hold(self.training.shares, self.tier, full_width, shared, self._build)
         else:
+            self.half_folded = True
             self._holding.copy_weights(shared)
         self.training.take_folded(shared)
         self._digests = None
@@ -337,28 +329,6 @@ class Trainer:
 
     def _shared_tensors(self) -> dict[str, Tensor]:
         return {**self._loaded().weights, **self.training.folded}
-
-    def _decoded(self, record: RoundRecord, blobs: Mapping[int, bytes]) -> list[Update[Any]]:
-        updates = []
-        for entry in record.accepted:
-            expected = ExpectedUpdate(
-                run=self.run,
-                epoch=record.epoch,
-                round=record.number,
-                step=record.step,
-                slot=entry.slot,
-                tier=entry.tier,
-            )
-            try:
-                updates.append(self.format.decode(blobs[entry.slot], expected))
-            except UpdateError as error:
-                logger.warning(
-                    "accepted update contributes nothing round=%d slot=%d reason=%s",
-                    record.number,
-                    entry.slot,
-                    error,
-                )
-        return updates
 
     def _save_configuration(self, folder: Path) -> None:
         family = self.schema.family

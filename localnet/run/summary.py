@@ -17,7 +17,8 @@ from psyche_chain.admin.rewards import RunPay
 from psyche_chain.chain.state import RunState
 from psyche_train.checkpoints.store import verify
 from psyche_train.fold.digest import part_digests, weights_hash
-from psyche_train.matformer.loading import inferred, read_family, read_slice
+from psyche_train.matformer.loading import inferred, read_family
+from psyche_train.matformer.stored import StoredWeights
 from psyche_train.models.schema import Schema
 from psyche_train.records import GENESIS, RoundRecord
 from psyche_train.resolve import with_folded
@@ -43,7 +44,8 @@ def read_weights(checkpoint: Path, spec: TrainSpec) -> Weights:
     schema = Schema.of(read_family(checkpoint), spec.matformer.max_tier)
     source = inferred(checkpoint, schema)
     shared = with_folded(schema, spec)
-    digests = part_digests(shared, read_slice(source, shared, source.tier), source.tier)
+    with StoredWeights(source, shared, source.tier) as weights:
+        digests = part_digests(shared, weights, source.tier)
     return Weights(tuple(digests), weights_hash(digests), schema.num_parameters(source.tier))
 
 

@@ -70,6 +70,22 @@ def join(
         float,
         typer.Option("--linger", min=0, metavar="SECONDS", help="Stay for others once the run is finished."),
     ] = 60.0,
+    upload: Annotated[
+        str | None,
+        typer.Option(
+            "--upload",
+            metavar="TO",
+            help="Upload agreed checkpoints: hub:ORG/NAME, s3://BUCKET/PATH, gs://..., any fsspec URL.",
+        ),
+    ] = None,
+    checkpoint_from: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint-from",
+            metavar="FROM",
+            help="Where to get the agreed checkpoint if no member has it: hub:ORG/NAME, a URL or a directory.",
+        ),
+    ] = None,
     json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per log line.")] = False,
     rpc: RpcOpt = None,
     keypair: KeypairOpt = None,
@@ -113,6 +129,8 @@ def join(
             threads=threads,
             json_logs=json_logs,
             linger_s=linger,
+            upload=upload,
+            checkpoint_from=checkpoint_from,
             on_event=json_listener(found.run_id) if json_logs else Narrator(linger_s=linger),
         )
     )

@@ -56,6 +56,8 @@ class Narrator:
                 return f"step {event['step']}: loss {event['loss']:.4f}"
             case "val":
                 return f"step {event['step']}: validation loss {event['loss']:.4f}"
+            case "upload":
+                return f"step {event['step']}: uploaded the checkpoint: {event['uri']}"
             case "checkpoint":
                 return f"step {event['step']}: wrote the checkpoint {event['path']}"
             case "error":

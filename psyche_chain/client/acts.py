@@ -22,6 +22,7 @@ from psyche_chain.client.catchup import (
 from psyche_chain.client.duty import Duty
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Adapter, Chain, Network, NotYet
+from psyche_chain.client.upload import Upload, Uploader
 from psyche_chain.client.view import GENESIS, ChainView, MyState, RoundView
 from psyche_chain.client.weights import Weights
 from psyche_train.assign import intervals
@@ -52,6 +53,7 @@ class Memory:
     contact: str = ""
     contact_on_chain: str | None = None
     tidied: bytes = GENESIS
+    uploaded: bytes = GENESIS
 
     def forget_before(self, number: int) -> None:
         """Drop what belongs to rounds older than `number`."""
@@ -86,6 +88,7 @@ class Acts:
         events: EventLog,
         *,
         tier: int,
+        uploader: Uploader | None = None,
     ) -> None:
         self._wallet = wallet
         self._chain = chain
@@ -95,6 +98,7 @@ class Acts:
         self._catch_up = catch_up
         self._events = events
         self._tier = tier
+        self._uploader = uploader
         self._memory = Memory()
         self.training: tuple[int, int] | None = None
         """Round and slot of the training in progress."""
@@ -314,6 +318,10 @@ class Acts:
         """
         checkpoint = view.checkpoint
         await self._weights.pin(checkpoint.history)
+        saved = self._weights.saved.get(checkpoint.history)
+        if self._uploader is not None and saved is not None and checkpoint.history != self._memory.uploaded:
+            self._memory.uploaded = checkpoint.history  # this duty may be done again
+            self._uploader.offer(Upload(saved.path, saved.step, saved.weights_hash))
         offered = blob_id_of(checkpoint.uri)
         if offered is None:
             return

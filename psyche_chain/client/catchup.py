@@ -41,7 +41,9 @@ class CatchUp:
         events: EventLog,
         *,
         tier: int,
+        elsewhere: str | None = None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._weights = weights
         self._network = network
         self._adapter = adapter
@@ -198,12 +200,33 @@ class CatchUp:
 
     async def _restore_from_peers(self, checkpoint: Checkpoint) -> Path:
         """Take the agreed weights from peers; the file is not kept beside the blob."""
-        path = await self._download(checkpoint)
+        try:
+            path = await self._download(checkpoint)
+        except NotYet as error:
+            if self._elsewhere is None:
+                raise
+            path = await self._from_elsewhere(self._elsewhere, checkpoint, str(error))
         try:
             await self._weights.restore(path, self._adapter.position_of(checkpoint))
         finally:
-            path.unlink(missing_ok=True)
+            if path.is_file():
+                path.unlink()
         return path
+
+    async def _from_elsewhere(self, reference: str, checkpoint: Checkpoint, why: str) -> Path:
+        """The agreed weights from where the user said; they count only if they have the agreed hash."""
+
+        def fetch() -> Path:
+            from psyche_train.checkpoints.remote import fetch
+
+            path = fetch(reference)
+            self._adapter.verify(path, checkpoint.weights_hash)
+            return path
+
+        try:
+            return await trio.to_thread.run_sync(fetch, abandon_on_cancel=True)
+        except (ValueError, OSError) as error:
+            raise NotYet(f"{why}; {reference}: {error}") from error
 
     async def _download(self, checkpoint: Checkpoint) -> Path:
         blob_id = blob_id_of(checkpoint.uri)

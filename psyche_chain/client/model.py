@@ -11,7 +11,8 @@ from psyche_train.checkpoints.position import Position
 from psyche_train.checkpoints.shared import shared_bytes
 from psyche_train.checkpoints.store import verify as verify_checkpoint
 from psyche_train.fold.digest import part_digests, weights_hash
-from psyche_train.matformer.loading import inferred, read_slice
+from psyche_train.matformer.loading import inferred
+from psyche_train.matformer.stored import StoredWeights
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import schema_of, with_folded
 from psyche_train.spec import TrainSpec
@@ -80,7 +81,8 @@ class TrainerAdapter:
     """Builds the trainer's types; see `psyche_chain.client.ports.Adapter`."""
 
     def __init__(self, spec: TrainSpec, *, run: bytes, tier: int) -> None:
-        self._schema = with_folded(schema_of(spec), spec)
+        self._schema = schema_of(spec, tier)
+        self._shared = with_folded(self._schema, spec)
         self._run = run
         self._tier = tier
 
@@ -139,7 +141,7 @@ class TrainerAdapter:
         Raises:
             ValueError: it is damaged, a slice, or another model.
         """
-        weights = read_slice(inferred(path, self._schema), self._schema, 0)
-        found = weights_hash(part_digests(self._schema, weights, 0))
+        with StoredWeights(inferred(path, self._schema), self._shared, 0) as weights:
+            found = weights_hash(part_digests(self._shared, weights, 0))
         if found != weights_hash_:
             raise ValueError(f"its weights hash is {found.hex()}, not {weights_hash_.hex()}")

@@ -38,5 +38,9 @@ class JoinOptions:
     """Seconds between two looks at the chain while training; None: by the distance of the endpoint."""
     linger_s: float = 60.0
     """How long a finished member stays for others that still need its blobs."""
+    upload: str | None = None
+    """Where agreed checkpoints are uploaded to: `hub:ORG/NAME` or an fsspec URL; only by members of tier 0."""
+    checkpoint_from: str | None = None
+    """Where agreed checkpoints are looked for if no member hands them over; compared with the chain's hash."""
     on_event: Callable[[dict[str, Any]], None] | None = field(default=None, repr=False)
     """Called with every event that is written to events.jsonl."""

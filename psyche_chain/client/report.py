@@ -21,6 +21,7 @@ _LINES: dict[str, Callable[[Event], str]] = {
     ),
     "val": lambda e: f"validation loss {e['loss']:.4f} at step {e['step']}",
     "checkpoint": lambda e: f"checkpoint of step {e['step']} in {e['path']}",
+    "upload": lambda e: f"uploaded the checkpoint of step {e['step']}: {e['uri']}",
     "attest": lambda e: f"attested the weights of step {e['step']}",
     "error": lambda e: f"! {e['message']}",
 }

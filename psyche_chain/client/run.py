@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 POLL_LOCAL_S = 0.1
 POLL_REMOTE_S = 0.4
+UPLOAD_END_S = 3600.0
+"""How long a member that is done stays for its upload; a second Ctrl-C ends it at once."""
 
 
 def run_client(options: JoinOptions) -> int:
@@ -84,6 +86,7 @@ async def _be_member(
     from psyche_chain.client.catchup import CatchUp
     from psyche_chain.client.loop import Client
     from psyche_chain.client.model import TrainerAdapter, load_trainer
+    from psyche_chain.client.upload import Uploader
     from psyche_chain.client.weights import Weights
     from psyche_train.blobs import BlobStoreError
     from psyche_train.matformer.box import startup_box
@@ -116,9 +119,26 @@ async def _be_member(
                 Console(stderr=True).print(startup_box(trainer.trainer.source))
             adapter = TrainerAdapter(admission.spec, run=bytes(run.run_state), tier=admission.tier)
             weights = Weights(trainer, folder.records, events)
-            catch_up = CatchUp(weights, network, adapter, folder.path, events, tier=admission.tier)
+            catch_up = CatchUp(
+                weights,
+                network,
+                adapter,
+                folder.path,
+                events,
+                tier=admission.tier,
+                elsewhere=options.checkpoint_from,
+            )
+            uploader = Uploader(options.upload, events) if options.upload else None
             acts = Acts(
-                wallet.pubkey(), port, network, weights, adapter, catch_up, events, tier=admission.tier
+                wallet.pubkey(),
+                port,
+                network,
+                weights,
+                adapter,
+                catch_up,
+                events,
+                tier=admission.tier,
+                uploader=uploader,
             )
             client = Client(
                 wallet.pubkey(),
@@ -128,7 +148,10 @@ async def _be_member(
                 poll_s=options.poll_s or poll_interval_s(options.rpc[0]),
                 linger_s=options.linger_s,
             )
-            return await client.run()
+            status = await client.run()
+            if uploader is not None:
+                await uploader.finish(deadline_s=UPLOAD_END_S)
+            return status
     except (NetworkError, BlobStoreError) as error:
         raise PsycheError(str(error), f"look into {folder.path / 'network.log'}") from error
 

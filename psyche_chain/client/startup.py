@@ -57,6 +57,7 @@ async def admit(rpc: RpcPool, options: JoinOptions, wallet: Pubkey, payer: Pubke
             f"tier {options.tier} is not in this run: it has tiers 0 to {state.config.max_tier}",
             "choose another with --tier",
         )
+    _check_upload(options)
     slot = state.slot_of(wallet)
     is_member = slot is not None and slot.status in (SlotStatus.WAITING, SlotStatus.ACTIVE)
     if is_member and slot is not None and slot.next_tier != options.tier:
@@ -68,6 +69,22 @@ async def admit(rpc: RpcPool, options: JoinOptions, wallet: Pubkey, payer: Pubke
         await _check_authorization(rpc, run, options, wallet)
     await _check_balance(rpc, payer, run, wallet)
     return Admission(run, state, spec, options.tier)
+
+
+def _check_upload(options: JoinOptions) -> None:
+    """Refuse to publish a slice as the run's model, and a place that is none."""
+    if options.upload is None:
+        return
+    if options.tier != 0:
+        raise ConfigError(
+            f"a member of tier {options.tier} holds a slice, only members of tier 0 upload the run's model",
+            "leave --upload out, or join with --tier 0",
+        )
+    if not options.upload.startswith("hub:") and "://" not in options.upload:
+        raise ConfigError(
+            f"{options.upload!r} is no place to upload to",
+            "give --upload hub:ORG/NAME, s3://BUCKET/PATH or gs://...",
+        )
 
 
 async def _spec(rpc: RpcPool, run: accounts.Run, state: RunState) -> TrainSpec:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from psyche_train import __version__
-from psyche_train.cli import output, train
+from psyche_train.cli import export, output, slice, train, transfer
 from psyche_train.cli.failures import translate
 from psyche_train.cli.shell import run_app
 
@@ -41,7 +41,7 @@ def _root(
     pass
 
 
-for module in (train,):
+for module in (train, slice, export, transfer):
     module.register(app)
 
 

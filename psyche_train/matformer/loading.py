@@ -3,36 +3,60 @@
 Strategies: `universal` takes the slice out of a full checkpoint, `sliced` reads a directory that was cut
 beforehand, `auto` takes the sliced one if it is there. Only the slice is ever held in memory.
 
-    CheckpointError (ValueError): a checkpoint that is missing, damaged, or not the run's model.
-        DoubleSliceError: a slice of a slice was asked for.
+| the checkpoint holds | asked for | universal | auto | sliced |
+|---|---|---|---|---|
+| tier 0 | tier 0 | it | it | it |
+| tier 0 | tier t | its prefix | the one cut beforehand, else its prefix | the one cut beforehand |
+| tier s > 0 | tier s | refused: not full | it | it |
+| tier s > 0 | tier t > s | refused | refused: a slice of a slice | refused |
+| tier s > 0 | tier t < s | refused | refused: it lacks neurons | refused |
+
+A slice that was cut beforehand is `<path>/tier<t>` or, beside it, `<path>-tier<t>`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
-from psyche_train.models.family import ModelError, ModelFamily
+from psyche_train.checkpoints.errors import CheckpointError, DoubleSliceError
+from psyche_train.checkpoints.files import CONFIG, WeightFiles
+from psyche_train.checkpoints.manifest import read_manifest
+from psyche_train.checkpoints.tensors import read_json
+from psyche_train.models.family import ModelFamily
 from psyche_train.models.registry import family_of
 from psyche_train.models.schema import Schema, TierError
 
+__all__ = [
+    "CheckpointError",
+    "DoubleSliceError",
+    "SliceSource",
+    "Strategy",
+    "check_not_sliced_twice",
+    "find_source",
+    "inferred",
+    "read_config",
+    "read_family",
+    "slice_directories",
+]
+
 Strategy = Literal["universal", "sliced", "auto"]
 
-
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged, or not the run's model."""
-
-
-class DoubleSliceError(CheckpointError):
-    """A slice of a slice was asked for: the neurons of the tier are not in the file."""
+MAX_CONFIG_BYTES = 4 << 20
+MAX_INFERRED_TIER = 16
+_MOST = {
+    "num_hidden_layers": 2048,
+    "num_layers": 2048,
+    "n_layer": 2048,
+    "num_experts": 4096,
+    "num_local_experts": 4096,
+    "n_routed_experts": 4096,
+    "hidden_size": 2**20,
+    "vocab_size": 2**24,
+}
+"""Larger numbers in a `config.json` are no model but an attempt to fill the memory of whoever reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +69,41 @@ class SliceSource:
     base_intermediate_size: int
 
 
-def find_source(path: Path, schema: Schema, tier: int, strategy: Strategy) -> SliceSource:
-    """Choose what to read tier `tier` from.
+def slice_directories(path: Path, tier: int) -> tuple[Path, Path]:
+    """Where a slice that was cut beforehand is looked for: in the checkpoint, and beside it."""
+    return path / f"tier{tier}", path.with_name(f"{path.name}-tier{tier}")
 
-    A directory that was cut beforehand is named ``<path>-tier<t>`` and lies beside the full one.
+
+def find_source(path: Path, schema: Schema, tier: int, strategy: Strategy) -> SliceSource:
+    """Choose what to read tier `tier` from, as the table above says.
 
     Raises:
-        CheckpointError: nothing is there. DoubleSliceError: what is there is another tier's slice.
+        CheckpointError: nothing is there, or what is there is not this tier's slice of this model.
+        DoubleSliceError: it is another tier's slice. TierError: the tier has more neurons than the slice.
     """
-    beside = path.with_name(f"{path.name}-tier{tier}")
-    if strategy == "sliced" and tier > 0 and not beside.is_dir() and inferred(path, schema).tier != tier:
-        raise CheckpointError(
-            f"{beside} is not there: cut it first, or load with strategy universal from the full checkpoint"
+    cut = None
+    if tier > 0 and strategy != "universal":
+        cut = next((folder for folder in slice_directories(path, tier) if folder.is_dir()), None)
+    if cut is not None:
+        source = inferred(cut, schema)
+        if source.tier != tier:
+            raise CheckpointError(
+                f"{cut} holds tier {source.tier}, its name says tier {tier}: remove it, or cut it again with "
+                f"psyche-train slice {path} --tiers {tier}"
+            )
+        return source
+    source = inferred(path, schema)
+    if strategy == "universal" and source.tier > 0:
+        raise DoubleSliceError(
+            f"{path} is already the slice of tier {source.tier}, strategy universal cuts full checkpoints only: "
+            "use strategy auto or sliced for this slice, or load tier 0's checkpoint"
         )
-    chosen = beside if strategy != "universal" and tier > 0 and beside.is_dir() else path
-    source = inferred(chosen, schema)
-    _check_not_sliced_twice(source, tier)
+    if strategy == "sliced" and source.tier != tier:
+        raise CheckpointError(
+            f"{slice_directories(path, tier)[1]} is not there: cut it with psyche-train slice {path} "
+            f"--tiers {tier}, or load with strategy universal from the full checkpoint"
+        )
+    check_not_sliced_twice(source, tier)
     return source
 
 
@@ -70,61 +113,50 @@ def inferred(path: Path, schema: Schema) -> SliceSource:
     Raises:
         CheckpointError: it is not this model at any tier, or is an export.
     """
-    base = int(schema.family.ffn_width)
-    config_path = path / "config.json"
-    if path.is_dir() and config_path.is_file():
-        try:
-            config = json.loads(config_path.read_text())
-            width = int(config["intermediate_size"])
-            base = int(config.get("matformer_base_intermediate_size", base))
-            tier_said = int(config["matformer_tier"]) if "matformer_tier" in config else None
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{config_path} is not a model's configuration: {error!r}") from error
-        if config.get("matformer_export"):
-            raise CheckpointError(f"{path} is an export (the slice's factor is folded in): not for training")
-        if tier_said is not None:
-            if not 0 <= tier_said <= 16 or base >> tier_said != width:
-                raise CheckpointError(f"{config_path}: tier {tier_said} of width {base} is not {width} wide")
-            return _checked(SliceSource(path, tier_said, base), schema)
+    base = schema.family.ffn_width
+    if path.is_dir():
+        tables = read_config(path)
+        width, said_base, said_tier = _widths(path, tables)
+        if said_base not in (None, base):
+            raise CheckpointError(f"{path} was cut from a width of {said_base}, the model has {base}")
+        if not base:  # no layer that could be cut
+            return SliceSource(path, 0, 0)
+        manifest = read_manifest(path)
+        if manifest is not None and manifest.schema_sha256 != schema.model_sha256().hex():
+            raise CheckpointError(
+                f"{path} has schema {manifest.schema_sha256[:16]}, the model has "
+                f"{schema.model_sha256().hex()[:16]}: it is the checkpoint of another model"
+            )
+        if said_tier is not None:
+            if base >> said_tier != width or base % 2**said_tier:
+                raise CheckpointError(
+                    f"{path / CONFIG}: tier {said_tier} of width {base} is not {width} wide"
+                )
+            return SliceSource(path, said_tier, base)
+    elif not base:
+        return SliceSource(path, 0, 0)
     else:
         width = _file_width(path, schema)
-    for tier in range(schema.max_tier + 1):
-        if base >> tier == width:
-            return _checked(SliceSource(path, tier, base), schema)
-    raise CheckpointError(f"{path} has a feed-forward width of {width}: no tier of {base}")
+    for tier in range(MAX_INFERRED_TIER + 1):
+        if base % 2**tier == 0 and base >> tier == width:
+            return SliceSource(path, tier, base)
+    raise CheckpointError(
+        f"{path} has a feed-forward width of {width}: no tier of {base}, which must be a power of two times it"
+    )
 
 
-def read_slice(source: SliceSource, schema: Schema, tier: int) -> dict[str, Tensor]:
-    """Return tier `tier`'s weights, ``name -> fp32 CPU tensor``; reads nothing outside the slice.
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a checkpoint directory's `config.json`.
 
     Raises:
-        DoubleSliceError: the source is a slice and not this tier's.
-        CheckpointError: a tensor is missing, has another shape, or is not finite.
+        CheckpointError: there is none, or it belongs to an export.
     """
-    _check_not_sliced_twice(source, tier)
-    weights: dict[str, Tensor] = {}
-    with ExitStack() as stack:
-        where: dict[str, Any] = {}
-        for file in _files(source.path):
-            try:
-                handle = stack.enter_context(safe_open(file, framework="pt"))
-            except (OSError, SafetensorError) as error:
-                raise CheckpointError(f"{file} cannot be read: {error}") from error
-            where.update(dict.fromkeys(handle.keys(), handle))
-        for tensor in schema.tensors:
-            if tensor.name not in where:
-                raise CheckpointError(f"{source.path} lacks {tensor.name}")
-            stored = where[tensor.name].get_slice(tensor.name)
-            if tuple(stored.get_shape()) != tensor.shape_at(source.tier):
-                raise CheckpointError(
-                    f"{source.path}: {tensor.name} is {tuple(stored.get_shape())}, "
-                    f"tier {source.tier} has {tensor.shape_at(source.tier)}"
-                )
-            values = tensor.read(stored, tier, source.tier).to(torch.float32).contiguous()
-            if not bool(torch.isfinite(values).all()):
-                raise CheckpointError(f"{source.path}: {tensor.name} holds NaN or infinity")
-            weights[tensor.name] = values
-    return weights
+    if not (path / CONFIG).is_file():
+        raise CheckpointError(f"{path} holds no {CONFIG}: it is not a checkpoint in the transformers layout")
+    tables = read_json(path / CONFIG, MAX_CONFIG_BYTES)
+    if tables.get("matformer_export"):
+        raise CheckpointError(f"{path} is an export (the slice's factor is folded in): not for training")
+    return tables
 
 
 def read_family(path: Path) -> ModelFamily:
@@ -133,28 +165,45 @@ def read_family(path: Path) -> ModelFamily:
     Raises:
         CheckpointError: there is no readable `config.json`, or no family can train such a model.
     """
-    try:
-        tables: Any = json.loads((path / "config.json").read_text())
-        if not isinstance(tables, dict):
-            raise ValueError("it is not a table")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} holds no readable config.json: {error}") from error
+    tables = read_config(path)
+    _widths(path, tables)
+    for key, most in _MOST.items():
+        if tables.get(key) is not None and (type(tables[key]) is not int or not 0 <= tables[key] <= most):
+            raise CheckpointError(
+                f"{path / CONFIG}: {key} = {str(tables[key])[:80]!r}, a number up to {most} is needed"
+            )
     try:
         return family_of(tables)
-    except ModelError as error:
-        raise CheckpointError(f"{path / 'config.json'}: {error}") from error
+    except Exception as error:  # transformers has no common type of error for a configuration that is none
+        raise CheckpointError(f"{path / CONFIG} is no configuration of a model: {error}") from error
 
 
-def _checked(source: SliceSource, schema: Schema) -> SliceSource:
-    base = int(schema.family.ffn_width)
-    if source.base_intermediate_size != base:
-        raise CheckpointError(
-            f"{source.path} was cut from a width of {source.base_intermediate_size}, the model has {base}"
-        )
-    return source
+def _widths(path: Path, tables: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:
+    """Width, width at tier 0 and tier, as far as a configuration says them."""
+
+    def number(key: str, limit: int) -> int | None:
+        value = tables.get(key)
+        if value is None and key not in tables:
+            return None
+        if type(value) is not int or not 0 <= value <= limit:
+            raise CheckpointError(
+                f"{path / CONFIG}: {key} = {str(value)[:80]!r}, a number up to {limit} is needed"
+            )
+        return value
+
+    return (
+        number("intermediate_size", 2**31),
+        number("matformer_base_intermediate_size", 2**31),
+        number("matformer_tier", MAX_INFERRED_TIER),
+    )
 
 
-def _check_not_sliced_twice(source: SliceSource, tier: int) -> None:
+def check_not_sliced_twice(source: SliceSource, tier: int) -> None:
+    """Refuse to take a tier's slice from another tier's slice.
+
+    Raises:
+        DoubleSliceError: the tier has fewer neurons than the slice. TierError: it has more.
+    """
     if tier < source.tier:
         raise TierError(
             f"{source.path} holds only tier {source.tier}, tier {tier} needs more neurons: "
@@ -169,22 +218,8 @@ def _check_not_sliced_twice(source: SliceSource, tier: int) -> None:
 
 def _file_width(path: Path, schema: Schema) -> int:
     cut = next(tensor for tensor in schema.tensors if tensor.cut_axis is not None)
-    for file in _files(path):
-        try:
-            with safe_open(file, framework="pt") as handle:
-                if cut.name in handle.keys():  # noqa: SIM118 - not a dict
-                    return int(handle.get_slice(cut.name).get_shape()[cut.cut_axis])
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{file} cannot be read: {error}") from error
-    raise CheckpointError(f"{path} lacks {cut.name}")
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    files = sorted(path.glob("model*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{path} holds no model*.safetensors")
-    yield from files
-    yield from sorted(path.glob("folded*.safetensors"))
+    with WeightFiles(path) as files:
+        shape = files.entry(cut.name).shape
+    if cut.cut_axis is None or len(shape) != len(cut.shape):
+        raise CheckpointError(f"{path}: {cut.name} is {shape}, the model's is {cut.shape}")
+    return shape[cut.cut_axis]

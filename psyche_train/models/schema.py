@@ -58,6 +58,11 @@ class Schema:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).digest()
 
+    def model_sha256(self) -> bytes:
+        """Hash of class, names, full shapes and cut axes: the same for all tiers, runs and strategies of a model."""
+        content = [self.family.class_name, *[_described(tensor) for tensor in self.tensors]]
+        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).digest()
+
 
 def _described(tensor: TensorSpec) -> list[Any]:
     described = [tensor.name, list(tensor.shape), tensor.cut_axis]

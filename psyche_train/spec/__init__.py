@@ -1,6 +1,13 @@
 """The training specification of a run: the TOML's `[model.LLM]`, checked, canonical and hashed."""
 
-from psyche_train.spec.checkpoint import Checkpoint, HubCheckpoint, InitCheckpoint, LocalCheckpoint
+from psyche_train.spec.checkpoint import (
+    Checkpoint,
+    HubCheckpoint,
+    InitCheckpoint,
+    LocalCheckpoint,
+    StoredCheckpoint,
+    UrlCheckpoint,
+)
 from psyche_train.spec.data import DataLocation, DummyData, LocalData, StdlibData
 from psyche_train.spec.matformer import MatFormer
 from psyche_train.spec.optimizer import (
@@ -35,6 +42,8 @@ __all__ = [
     "SparseLoCoOptimizer",
     "SpecError",
     "StdlibData",
+    "StoredCheckpoint",
     "Table",
     "TrainSpec",
+    "UrlCheckpoint",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -46,7 +46,9 @@ class HubCheckpoint(Table):
 
     repo_id: str = Field(min_length=1, max_length=128)
     revision: str | None = Field(default=None, max_length=64)
+    """Branch, tag or commit; `resolve` replaces it by the commit that it names then."""
     weights_sha256: Sha256Hex = ""
+    config_sha256: Sha256Hex = ""
 
 
 class LocalCheckpoint(Table):
@@ -54,17 +56,49 @@ class LocalCheckpoint(Table):
 
     path: str = Field(min_length=1, max_length=512)
     weights_sha256: Sha256Hex = ""
+    config_sha256: Sha256Hex = ""
+
+
+class UrlCheckpoint(Table):
+    """A folder of an object store in the transformers layout, through fsspec: `s3://`, `gs://` and others."""
+
+    url: str = Field(min_length=4, max_length=512, pattern=r"^[a-z][a-z0-9+.-]*://\S+$")
+    weights_sha256: Sha256Hex = ""
+    config_sha256: Sha256Hex = ""
+
+
+StoredCheckpoint = HubCheckpoint | LocalCheckpoint | UrlCheckpoint
+"""Kinds whose weights lie somewhere; `weights_sha256` is h_0 of their weights and `config_sha256` the hash of
+their full-width `config.json` (what changes nothing left out); `resolve` fills both in."""
 
 
 class Checkpoint(OneOf):
-    """Where the run's first weights come from."""
+    """Where the run's first weights come from.
+
+    The original's `Gcs { bucket, prefix }` is read as `Url { url = "gs://bucket/prefix" }`.
+    """
 
     Init: InitCheckpoint | None = None
     Hub: HubCheckpoint | None = None
     Local: LocalCheckpoint | None = None
+    Url: UrlCheckpoint | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gcs_is_a_url(cls, tables: Any) -> Any:
+        if not isinstance(tables, dict) or "Gcs" not in tables:
+            return tables
+        gcs = tables["Gcs"]
+        if not isinstance(gcs, dict) or set(gcs) - {"bucket", "prefix"} or "Url" in tables:
+            raise ValueError(
+                "Gcs has the keys bucket and prefix; or write Url with url = 'gs://BUCKET/PREFIX'"
+            )
+        parts = [str(gcs.get(key) or "").strip("/") for key in ("bucket", "prefix")]
+        others = {key: value for key, value in tables.items() if key != "Gcs"}
+        return {**others, "Url": {"url": "gs://" + "/".join(part for part in parts if part)}}
 
     @property
-    def chosen(self) -> InitCheckpoint | HubCheckpoint | LocalCheckpoint:
+    def chosen(self) -> InitCheckpoint | HubCheckpoint | LocalCheckpoint | UrlCheckpoint:
         """The sub-table that is there."""
-        chosen: InitCheckpoint | HubCheckpoint | LocalCheckpoint = getattr(self, self.kind)
+        chosen: InitCheckpoint | HubCheckpoint | LocalCheckpoint | UrlCheckpoint = getattr(self, self.kind)
         return chosen

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from psyche_train.fold.exact import Ballot, Signs, apply_step, direction
+from psyche_train.fold.mean import replace
 from psyche_train.learner import Learner
 from psyche_train.models.schema import Schema
 from psyche_train.spec import DistroOptimizer, TrainSpec
@@ -91,7 +92,10 @@ class Distro(Strategy[Body]):
             ]
             steps[grid.name] = direction(grid, ballots, votes=self.config.votes, device=self.fold_device)
         for name, weight in weights.items():
-            apply_step(weight, steps[name], lr=lr, weight_decay=self.config.weight_decay)
+            moved = weight.detach().to(self.fold_device)  # the weight itself, but for MPS
+            apply_step(moved, steps[name], lr=lr, weight_decay=self.config.weight_decay)
+            if moved.data_ptr() != weight.data_ptr():
+                replace(weight, moved, None)
 
     def settle(self, round_number: int, *, accepted: bool) -> None:
         """See `Strategy.settle`."""

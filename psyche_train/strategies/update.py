@@ -6,11 +6,14 @@ An update has exactly one encoding, and decoding is total: any byte string gives
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from psyche_train.assign import num_samples
+from psyche_train.jobs import TrainJob
+from psyche_train.records import RoundRecord
 from psyche_train.strategies.header import (
     MAX_HEADER_BYTES,
     ExpectedUpdate,
@@ -20,6 +23,8 @@ from psyche_train.strategies.header import (
     decode_header,
     encode_header,
 )
+
+logger = logging.getLogger(__name__)
 
 B = TypeVar("B")
 
@@ -81,6 +86,54 @@ class UpdateFormat(Generic[B]):
         """
         head = encode_header(update.header, self.strategy)
         return head + self.codecs[update.header.tier].encode(update.body)
+
+    def of_job(self, job: TrainJob, run: bytes, loss: float, body: B) -> bytes:
+        """Return the bytes of what a member trained for a job.
+
+        Args:
+            run: 32 bytes, the run's key.
+            loss: mean per token.
+        """
+        header = UpdateHeader(
+            run=run,
+            epoch=job.epoch,
+            round=job.round,
+            step=job.step,
+            slot=job.slot,
+            tier=job.tier,
+            schema=self.schema,
+            loss=loss,
+            tokens=num_samples(job.intervals) * self.tokens_per_sample,
+            intervals=tuple(job.intervals),
+        )
+        return self.encode(Update(header, body))
+
+    def accepted(self, record: RoundRecord, blobs: Mapping[int, bytes], run: bytes) -> list[Update[B]]:
+        """Read the accepted updates of a round, in slot order; one that does not decode contributes nothing.
+
+        Args:
+            blobs: slot -> blob of every accepted slot.
+        """
+        updates = []
+        for entry in sorted(record.accepted, key=lambda entry: entry.slot):
+            expected = ExpectedUpdate(
+                run=run,
+                epoch=record.epoch,
+                round=record.number,
+                step=record.step,
+                slot=entry.slot,
+                tier=entry.tier,
+            )
+            try:
+                updates.append(self.decode(blobs[entry.slot], expected))
+            except UpdateError as error:
+                logger.warning(
+                    "accepted update contributes nothing round=%d slot=%d reason=%s",
+                    record.number,
+                    entry.slot,
+                    error,
+                )
+        return updates
 
     def decode(self, data: bytes, expected: ExpectedUpdate | None = None) -> Update[B]:
         """Read an update and compare its header with what the chain says.

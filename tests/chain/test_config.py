@@ -77,8 +77,8 @@ def test_demo_is_what_the_issue_asks_for() -> None:
         ),
         (
             "[model.LLM.optimizer.Distro]",
-            "[model.LLM.optimizer.AdamW]",
-            r"optimizer\.AdamW is not a known key.*Distro",
+            "[model.LLM.optimizer.Lion]",
+            r"optimizer\.Lion is not a known key.*Distro",
         ),
         ("hidden_size = 32", "hidden_size = true", r"hidden_size = true, a whole number is needed"),
         ("max_tier = 1", "max_tier = 9", r"matformer\.max_tier = 9, it must be at most 2"),

@@ -44,6 +44,10 @@ def held(member: Trainer) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in member._loaded().weights.items()}
 
 
+def shared(member: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in member._shared_tensors().items()}
+
+
 def replay(member: Trainer, log: list[tuple[RoundRecord, dict[int, bytes]]]) -> Trainer:
     for record, blobs in log:
         member.fold(record, blobs, None)
@@ -62,6 +66,50 @@ def test_all_members_hold_the_same_bits_of_the_full_model(run):
     shares = run.members[0].training.shares
     rotations = {shares.helper.rotation(record.epoch, record.number) for record, _ in run.log}
     assert rotations == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"Distro": {"compression_chunk": 16, "compression_topk": 4, "votes": "senders"}},
+        {"Distro": {"compression_chunk": 16, "compression_topk": 4, "votes": "tokens", "lookahead": True}},
+        {"SparseLoCo": {"compression_chunk": 16, "compression_topk": 8, "local_steps": 2}},
+        {
+            "SparseLoCo": {
+                "compression_chunk": 16,
+                "compression_topk": 8,
+                "local_steps": 2,
+                "outer_momentum": 0.9,
+                "nesterov": True,
+                "votes": "senders",
+            }
+        },
+        {"AdamW": {}},
+    ],
+    ids=["Distro-senders", "Distro-tokens", "SparseLoCo", "SparseLoCo-momentum", "AdamW"],
+)
+def test_every_strategy_gives_all_members_the_same_bits_over_rotations_and_a_restart(
+    make_spec, tmp_path, optimizer
+):
+    width = {"seed": 7, "hidden_size": 16, "intermediate_size": 256, "num_attention_heads": 2}
+    spec = make_spec(
+        matformer={**HELPERS, "helper_rotation_rounds": 2},
+        optimizer=optimizer,
+        checkpoint={"Init": {**width, "num_key_value_heads": 1, "num_hidden_layers": 1}},
+    )
+    run = LocalRun(spec, TIERS, tmp_path / "run", samples=12)
+    list(run.train(3))
+    run.members[1].save()
+    again = trainer(spec, tmp_path / "run" / "1", 1)
+    job = TrainJob(1, 4, 3, 1, 1, [range(100, 104)])
+    assert again.train(job).blob == run.members[1].train(job).blob
+    list(run.train(1))
+    run.drain()
+    full = shared(run.members[0])
+    assert all(equal(shared(member), full) for member in run.members[1:])
+    replay(again, run.log[2:])
+    assert equal(shared(again), full)
+    assert equal(shared(replay(trainer(spec, tmp_path / "new", 2), run.log)), full)
 
 
 def test_updates_of_helpers_change_neurons_outside_their_slice_and_only_the_sampled(spec, tmp_path):

@@ -43,7 +43,7 @@ def test_bytes_in_another_form_are_refused(spec):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"checkpoint": {}}, "exactly one of Init, Hub, Local; found none"),
+        ({"checkpoint": {}}, "exactly one of Init, Hub, Local, Url; found none"),
         ({"checkpoint": {"Init": {}, "Local": {"path": "x"}}}, "found Init, Local"),
         ({"checkpoint": {"Init": {"hidden_size": 100, "num_attention_heads": 3}}}, "hidden_size = 100"),
         (

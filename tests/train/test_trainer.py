@@ -13,6 +13,7 @@ from psyche_train.checkpoints.store import CheckpointStore
 from psyche_train.local_run import RUN, LocalRun
 from psyche_train.matformer.box import startup_box
 from psyche_train.matformer.loading import CheckpointError, DoubleSliceError
+from psyche_train.matformer.slice import cut_checkpoint
 from psyche_train.models.schema import TierError
 from psyche_train.trainer import (
     ExpectedUpdate,
@@ -266,11 +267,9 @@ def test_restore_refuses_other_models_and_exports(spec, make_spec, tmp_path):
 
 @pytest.mark.parametrize("strategy", ["universal", "auto", "sliced"])
 def test_local_checkpoint_gives_the_slice_by_every_strategy(spec, make_spec, tmp_path, strategy):
-    full = trainer(spec, tmp_path / "a").save()
-    half = trainer(spec, tmp_path / "b", tier=1).save()
     start = tmp_path / "start"
-    shutil.copytree(full, start)
-    shutil.copytree(half, tmp_path / "start-tier1")
+    shutil.copytree(trainer(spec, tmp_path / "a").save(), start)
+    cut_checkpoint(start, start, [1])
     local = make_spec(checkpoint={"Local": {"path": str(start)}}).resolve()
     assert local.checkpoint.chosen.weights_sha256 == spec.resolve().checkpoint.chosen.weights_sha256
     member = Trainer(local, tier=1, run=RUN, state_dir=tmp_path / "c", device="cpu", strategy=strategy)

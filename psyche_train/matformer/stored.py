@@ -1,0 +1,91 @@
+"""The weights of one tier in a checkpoint on disk, one tensor in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from psyche_train.checkpoints.errors import CheckpointError
+from psyche_train.checkpoints.files import WeightFiles
+from psyche_train.checkpoints.manifest import read_manifest
+from psyche_train.fold.digest import part_digests, weights_hash
+from psyche_train.matformer.loading import SliceSource, check_not_sliced_twice
+from psyche_train.models.schema import Schema
+
+
+class StoredWeights(Mapping[str, Tensor]):
+    """A tier's weights in a checkpoint, ``name -> fp32 CPU tensor``, each read when it is asked for.
+
+    Use it as a context manager, or `close` it. Shapes are checked when it is made, values when they are read.
+
+    Raises:
+        DoubleSliceError: the source is a slice and not this tier's.
+        CheckpointError: a tensor is missing, has another shape, or is not finite.
+    """
+
+    def __init__(self, source: SliceSource, schema: Schema, tier: int) -> None:
+        check_not_sliced_twice(source, tier)
+        self.source, self.tier = source, tier
+        self._tensors = {tensor.name: tensor for tensor in schema.tensors}
+        self._files = WeightFiles(source.path)
+        try:
+            for tensor in schema.tensors:
+                shape = self._files.entry(tensor.name).shape
+                if shape != tensor.shape_at(source.tier):
+                    raise CheckpointError(
+                        f"{source.path}: {tensor.name} is {shape}, "
+                        f"tier {source.tier} has {tensor.shape_at(source.tier)}"
+                    )
+        except BaseException:
+            self._files.close()
+            raise
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._tensors[name]
+        return self._files.finite(name, tensor.read(self._files.stored(name), self.tier, self.source.tier))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._files.close()
+
+    def __enter__(self) -> StoredWeights:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def read_slice(source: SliceSource, schema: Schema, tier: int) -> dict[str, Tensor]:
+    """Return tier `tier`'s weights, ``name -> fp32 CPU tensor``; reads nothing outside the slice.
+
+    Raises:
+        DoubleSliceError, CheckpointError: as `StoredWeights`.
+    """
+    with StoredWeights(source, schema, tier) as weights:
+        return {name: weights[name] for name in weights}
+
+
+def full_weights_hash(source: SliceSource, schema: Schema) -> bytes | None:
+    """Hash h_0 of the full model that a checkpoint is, or was cut from; one tensor at a time is read.
+
+    A slice proves it with the digests of the parts that it lacks, which `psyche-train slice` wrote into its
+    manifest; None if they are not there. A manifest that lies about them gives another hash.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged.
+    """
+    outer: list[bytes] = []
+    if source.tier > 0:
+        manifest = read_manifest(source.path) if source.path.is_dir() else None
+        if manifest is None or len(manifest.outer_sha256) != source.tier or source.tier > schema.max_tier:
+            return None
+        outer = [bytes.fromhex(digest) for digest in manifest.outer_sha256]
+    with StoredWeights(source, schema, source.tier) as weights:
+        return weights_hash(part_digests(schema, weights, source.tier) + outer)
