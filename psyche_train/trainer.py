@@ -6,13 +6,13 @@ import logging
 import threading
 import time
 from collections import ChainMap
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from psyche_train.assign import num_samples
 from psyche_train.checkpoints.position import Position
@@ -23,9 +23,10 @@ from psyche_train.data.tokenizer import save_byte_tokenizer
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
 from psyche_train.learner import Learner, choose_device
-from psyche_train.matformer.box import StartupInfo
+from psyche_train.matformer.box import StartupInfo, says_tier
 from psyche_train.matformer.holding import Holding, hold
 from psyche_train.matformer.loading import CheckpointError, Strategy, inferred
+from psyche_train.matformer.memory import Memory, num_bytes
 from psyche_train.matformer.stored import StoredWeights
 from psyche_train.models.schema import TierError
 from psyche_train.records import RoundRecord
@@ -69,6 +70,7 @@ class Trainer:
         threads: torch's threads; None leaves torch's own choice.
         strategy: how a slice is read from the run's first checkpoint.
         keep: checkpoints that are kept, besides the pinned one.
+        data: folder with the run's data, where they are elsewhere than the run says.
 
     Raises:
         TierError: the run or its model has no such tier.
@@ -86,6 +88,7 @@ class Trainer:
         threads: int | None = None,
         strategy: Strategy = "auto",
         keep: int = 3,
+        data: Path | None = None,
     ) -> None:
         if not 0 <= tier <= spec.matformer.max_tier:
             raise TierError(f"tier {tier} is outside 0..{spec.matformer.max_tier}, the tiers of this run")
@@ -97,7 +100,7 @@ class Trainer:
         self.strategy: Strategy = strategy
         self.device = choose_device(device)
         self.schema = schema_of(spec, tier)
-        self.data = Dataset(spec, self.schema.family.vocab_size)
+        self.data = Dataset(spec, self.schema.family.vocab_size, blobs=state_dir / "blobs", folder=data)
         self.training = strategy_of(spec, self.schema, tier, self.device)
         """The run's training strategy; `strategy` is only how a slice is read."""
         self.shared = with_folded(self.schema, spec)
@@ -109,12 +112,20 @@ class Trainer:
             codecs=self.training.codecs,
             tokens_per_sample=spec.max_seq_len,
         )
-        self.parameters = self.schema.num_parameters(tier)
-        """Parameters of the member's slice."""
+        self.parameters = self.training.shares.num_trained(tier)
+        """Parameters that the member trains: its slice, and a helper's sample."""
         self.num_parameters_full = self.schema.num_parameters(0)
         self.position = Position()
         self.store = CheckpointStore(state_dir / "checkpoints", keep=keep)
-        self.source = StartupInfo.of(spec, self.schema, tier, strategy)
+        self.source = StartupInfo.of(
+            spec,
+            self.schema,
+            tier,
+            strategy,
+            shares=self.training.shares,
+            device=self.device,
+            asked_device=device,
+        )
         self.held_tier = self.training.shares.held_tier(tier)
         """The tier whose slice is held: 0 in helper mode, else the member's."""
         if self.held_tier != tier and strategy == "sliced":
@@ -145,7 +156,7 @@ class Trainer:
                     self.half_folded = self._holding is not None  # until `_take` has had all of another
                     logger.warning("checkpoint passed over path=%s reason=%s", path, error)
                     continue
-                self.source = replace(self.source, checkpoint=str(path), sliced=self.held_tier > 0)
+                self._describe(str(path), cut=self.held_tier > 0)
                 return
             self.reset()
 
@@ -157,7 +168,7 @@ class Trainer:
                 self.training.start_folded()
                 shared = ChainMap(first.weights, self.training.folded)  # type: ignore[arg-type]  # only read
                 self._take(shared, Position())
-            self.source = replace(self.source, checkpoint=first.name, sliced=first.cut)
+            self._describe(first.name, cut=first.cut)
 
     def restore(self, path: Path, position: Position) -> None:
         """Take weights obtained elsewhere: a checkpoint directory or a `.safetensors` file, full or slice.
@@ -175,7 +186,7 @@ class Trainer:
                     shared[name]
                 self.training.leave()
                 self._take(shared, position)
-            self.source = replace(self.source, checkpoint=str(path))
+            self._describe(str(path), cut=source.tier > 0)
 
     def train(self, job: TrainJob, cancelled: Callable[[], bool] = lambda: False) -> TrainResult:
         """Train one job and return the update to publish; shared weights do not change.
@@ -286,6 +297,42 @@ class Trainer:
         """Mean loss per token on the held-out windows, fp32, of the tier's slice."""
         with self._turn:
             return self._loaded().loss(self.data.validation(VALIDATION_WINDOWS))
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes of the tensors that are there."""
+        holding = self._loaded()
+        return Memory(
+            weights=num_bytes([*holding.weights.values(), *holding.learner.weights.values()]),
+            own=num_bytes(self.training.own_tensors()),
+            folded=num_bytes(self.training.folded.values()),
+            gradient=4 * self.parameters,
+        )
+
+    def _describe(self, checkpoint: str, *, cut: bool) -> None:
+        self.source = self.source.loaded(
+            checkpoint=checkpoint,
+            sliced=cut,
+            inferred=not says_tier(Path(checkpoint)),
+            memory=self.memory,
+        )
+
+    @contextmanager
+    def reading(self) -> Iterator[tuple[nn.Module | None, Mapping[str, Tensor]]]:
+        """The model of the tier in evaluation mode, and all weights that are held; nothing changes meanwhile.
+
+        The weights are at `held_tier`'s width, in schema order. A member in helper mode has no model of its
+        tier's slice: None. Nothing may be changed. Both may be kept: later calls give the same objects, with
+        the weights of then.
+        """
+        with self._turn:
+            holding = self._loaded()
+            model = holding.learner.model
+            model.eval()
+            try:
+                yield model if self.held_tier == self.tier else None, holding.weights
+            finally:
+                model.train()
 
     def _take(self, shared: Mapping[str, Tensor], position: Position) -> None:
         if self._holding is None:

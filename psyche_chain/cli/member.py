@@ -28,6 +28,8 @@ from psyche_chain.cli.sending import Result, Sending, sends
 from psyche_chain.wallet import wallet_path
 from psyche_train.cli import output
 from psyche_train.cli.shell import add_commands
+from psyche_train.evals.load import names_of
+from psyche_train.evals.options import EvalOptions
 
 
 def register(app: typer.Typer) -> None:
@@ -59,6 +61,12 @@ def join(
     listen: Annotated[
         str, typer.Option("--listen", metavar="MULTIADDR", help="Where peers connect to.")
     ] = "/ip4/127.0.0.1/tcp/0",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="The run's prepared data, if you have them; else peers are asked."
+        ),
+    ] = None,
     hot_key: Annotated[
         Path | None,
         typer.Option(
@@ -86,6 +94,32 @@ def join(
             help="Where to get the agreed checkpoint if no member has it: hub:ORG/NAME, a URL or a directory.",
         ),
     ] = None,
+    eval_every: Annotated[
+        int,
+        typer.Option(
+            "--eval-every",
+            min=0,
+            metavar="STEPS",
+            help="Evaluate the own weights again after so many steps, between the duties; 0: never, "
+            "or every 100 where tasks or a prompt are named.",
+        ),
+    ] = 0,
+    eval_tasks: Annotated[
+        str,
+        typer.Option(
+            "--eval-tasks", metavar="TASK,..", help="Tasks of psyche-train eval, besides the validation loss."
+        ),
+    ] = "",
+    eval_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--eval-dir", metavar="DIR", help="Folder of TASK.jsonl files; else the Hugging Face Hub."
+        ),
+    ] = None,
+    eval_limit: Annotated[int, typer.Option("--eval-limit", min=1, help="Questions of each task.")] = 100,
+    eval_prompt: Annotated[
+        str, typer.Option("--eval-prompt", metavar="TEXT", help="A text to continue in every evaluation.")
+    ] = "",
     json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per log line.")] = False,
     rpc: RpcOpt = None,
     keypair: KeypairOpt = None,
@@ -95,6 +129,15 @@ def join(
     The same command continues after a crash: weights, blobs and the log are in the state directory.
     """
     check_listen(listen)
+    evals = None
+    if eval_every or eval_tasks or eval_prompt:
+        evals = EvalOptions(
+            every=eval_every or 100,
+            tasks=tuple(names_of(eval_tasks)),
+            folder=eval_dir,
+            limit=eval_limit,
+            prompt=eval_prompt,
+        )
     urls = endpoints(rpc)
     signer = wallet(keypair)
 
@@ -125,12 +168,14 @@ def join(
             device=device,
             state_dir=state_dir or _default_state_dir(found, str(signer.pubkey())),
             listen=listen,
+            data=data,
             hot_key=hot_key,
             threads=threads,
             json_logs=json_logs,
             linger_s=linger,
             upload=upload,
             checkpoint_from=checkpoint_from,
+            evals=evals,
             on_event=json_listener(found.run_id) if json_logs else Narrator(linger_s=linger),
         )
     )

@@ -11,7 +11,10 @@ from psyche_train.checkpoints.position import Position
 from psyche_train.checkpoints.shared import shared_bytes
 from psyche_train.checkpoints.store import verify as verify_checkpoint
 from psyche_train.fold.digest import part_digests, weights_hash
+from psyche_train.learner import choose_device
+from psyche_train.matformer.helper import held_tier
 from psyche_train.matformer.loading import inferred
+from psyche_train.matformer.memory import shortage
 from psyche_train.matformer.stored import StoredWeights
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import schema_of, with_folded
@@ -27,6 +30,7 @@ class MemberTrainer:
         self.trainer = trainer
         self.parameters = trainer.parameters
         self.max_update_bytes = trainer.format.max_bytes
+        self.data = trainer.data
         self.check = trainer.check
         self.digests = trainer.digests
         self.weights_hash = trainer.weights_hash
@@ -59,15 +63,27 @@ class MemberTrainer:
 
 
 def load_trainer(
-    spec: TrainSpec, *, tier: int, run: bytes, state_dir: Path, device: str, threads: int | None
+    spec: TrainSpec,
+    *,
+    tier: int,
+    run: bytes,
+    state_dir: Path,
+    device: str,
+    threads: int | None,
+    data: Path | None = None,
 ) -> MemberTrainer:
     """Make the trainer and take the newest checkpoint on this disk, or the run's first weights.
 
     Raises:
-        ConfigError: the device, the data or the first checkpoint of the run is not on this machine.
+        ConfigError: the device, the data or the first checkpoint of the run is not on this machine, or the
+            tier does not fit into its memory.
     """
     try:
-        trainer = Trainer(spec, tier=tier, run=run, state_dir=state_dir, device=device, threads=threads)
+        if (lacking := shortage(spec, schema_of(spec, tier), tier, choose_device(device))) is not None:
+            raise ConfigError(f"this machine has too little memory: {lacking}")
+        trainer = Trainer(
+            spec, tier=tier, run=run, state_dir=state_dir, device=device, threads=threads, data=data
+        )
         trainer.load()
     except (ValueError, OSError) as error:
         raise ConfigError(
@@ -84,7 +100,7 @@ class TrainerAdapter:
         self._schema = schema_of(spec, tier)
         self._shared = with_folded(self._schema, spec)
         self._run = run
-        self._tier = tier
+        self._held_tier = held_tier(spec, tier)
 
     def job(self, round_: RoundView, slot: int, tier: int, share: Sequence[range]) -> TrainJob:
         """The own share of a round."""
@@ -130,9 +146,9 @@ class TrainerAdapter:
             ValueError: it is damaged, of another run or tier, or not the agreed weights.
         """
         _, info = verify_checkpoint(path)
-        if (info.run, info.tier) != (self._run, self._tier):
+        if (info.run, info.tier) != (self._run, self._held_tier):
             raise ValueError(f"{path} is of another run or tier")
-        if self._tier == 0 and info.weights_sha256 != checkpoint.weights_hash:
+        if self._held_tier == 0 and info.weights_sha256 != checkpoint.weights_hash:
             raise ValueError(f"{path} has weights hash {info.weights_sha256.hex()}, not the agreed one")
 
     def verify(self, path: Path, weights_hash_: bytes) -> None:

@@ -18,6 +18,7 @@ sample.
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Callable
 from functools import lru_cache
@@ -132,6 +133,7 @@ class Shares:
     """
 
     def __init__(self, spec: TrainSpec, schema: Schema) -> None:
+        self._spec = spec
         self.helper = helper_of(spec, schema)
         chunk = spec.optimizer.chosen.compression_chunk
         self._slices = tuple(grids(schema, tier, chunk) for tier in range(schema.max_tier + 1))
@@ -145,7 +147,11 @@ class Shares:
 
     def held_tier(self, tier: int) -> int:
         """The tier whose slice a member holds: 0 for a helper."""
-        return 0 if self.helper else tier
+        return held_tier(self._spec, tier)
+
+    def num_trained(self, tier: int) -> int:
+        """Parameters that a member's updates cover."""
+        return sum(math.prod(grid.shape) for grid in self.trained(tier, 0, 0))
 
     def own(self, tier: int) -> tuple[Grid, ...]:
         """Grids of a tier's slice, in schema order."""
@@ -160,6 +166,11 @@ class Shares:
         if self.helper is None or tier == 0:
             return self._slices[tier]
         return self.helper.grids(tier, self.helper.rotation(epoch, round_number))
+
+
+def held_tier(spec: TrainSpec, tier: int) -> int:
+    """The tier whose slice a member of a run holds: its own, and 0 in helper mode."""
+    return 0 if spec.matformer.helper_fraction > 0 else tier
 
 
 def helper_of(spec: TrainSpec, schema: Schema) -> Helper | None:

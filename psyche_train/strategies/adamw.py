@@ -7,7 +7,7 @@ by its sender. Four bytes a parameter and step: it measures the other strategies
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,6 +151,10 @@ class AdamW(Strategy[Body]):
 
     def clear(self) -> None:
         """Nothing is kept."""
+
+    def own_tensors(self) -> Iterator[Tensor]:
+        """None."""
+        return iter(())
 
     def tensors(self) -> dict[str, Tensor]:
         """Nothing."""

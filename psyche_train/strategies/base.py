@@ -12,7 +12,7 @@ Three kinds of state, never mixed:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -135,6 +135,10 @@ class Strategy(ABC, Generic[B]):
     @abstractmethod
     def clear(self) -> None:
         """Forget all own state: the run begins again."""
+
+    @abstractmethod
+    def own_tensors(self) -> Iterator[Tensor]:
+        """The tensors of the own state where they are, for counting them."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ class Distro(Strategy[Body]):
         super().__init__(spec, schema, tier, device)
         self.config = config
         self._codecs = tuple(
-            PayloadLayout(self.shares.trained(any_tier, 0, 0), config.compression_topk)
+            PayloadLayout(self.shares.trained(any_tier, 0, 0), config.compression_topk, config.entropy)
             for any_tier in range(schema.max_tier + 1)
         )
         self.state = DistroState(config, self.shares.held(tier), device)
@@ -44,11 +44,13 @@ class Distro(Strategy[Body]):
 
     @property
     def layout(self) -> Mapping[str, Any]:
-        """Kind, chunk and top-k, and how much helpers sample."""
+        """Kind, chunk, top-k, whether indices are entropy-coded, and how much helpers sample."""
+        coded = {"entropy": True} if self.config.entropy else {}
         return {
             "kind": "Distro",
             "chunk": self.config.compression_chunk,
             "topk": self.config.compression_topk,
+            **coded,
             **self.shares.layout,
         }
 
@@ -71,9 +73,9 @@ class Distro(Strategy[Body]):
         steps = self.state.expected(round_number) if self.config.ahead else {}
         offset = {grid.name: grid.take(steps[grid.name]) * lr for grid in trained if steps}
         if self.config.lookahead:
-            for grid in trained:
-                ahead = grid.take(self.state.error[grid.name]).sign() * lr
-                offset[grid.name] = offset[grid.name] + ahead if steps else ahead
+            for name, error in self.state.residual(trained).items():
+                left = error.sign() * lr
+                offset[name] = offset[name] + left if steps else left
         loss, gradients = learner.gradients(
             windows, cancelled=cancelled, clip_norm=self.config.clip_grad_norm, offset=offset or None
         )
@@ -112,6 +114,14 @@ class Distro(Strategy[Body]):
     def clear(self) -> None:
         """Forget the error buffers and what was sent."""
         self.state.clear()
+
+    def own_tensors(self) -> Iterator[Tensor]:
+        """See `Strategy.own_tensors`."""
+        yield from self.state.error.values()
+        for kept in self.state.pending.values():
+            for part in kept.values():
+                yield part.keys
+                yield part.values
 
     def tensors(self) -> dict[str, Tensor]:
         """Error buffers and what was sent."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -27,6 +27,13 @@ class Pending(dict[int, dict[str, Kept]]):
         """Forget rounds below `round_number`, whose decision will not come any more."""
         for number in [number for number in self if number < round_number]:
             del self[number]
+
+    def all(self) -> Iterator[Tensor]:
+        """Every tensor."""
+        for kept in self.values():
+            for part in kept.values():
+                yield part.keys
+                yield part.values
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as flat tensors, for a file; `read` reads it back."""

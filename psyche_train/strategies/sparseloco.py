@@ -16,7 +16,7 @@ folded, the fold stands in its place. Other members never notice. (Streaming and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -216,6 +216,13 @@ class SparseLoCo(Strategy[Body]):
         self.ahead: dict[int, dict[str, Tensor]] = {}
         """Round number -> tensor name -> what the member's local steps took off, fp32; with `ahead` only."""
         self.inner = LocalAdamW.fresh(self.config, self.grids, self.device)
+
+    def own_tensors(self) -> Iterator[Tensor]:
+        """See `Strategy.own_tensors`."""
+        yield from self.error.values()
+        yield from self.inner.first.values()
+        yield from self.inner.second.values()
+        yield from self.pending.all()
 
     def tensors(self) -> dict[str, Tensor]:
         """Error buffers, what was sent, and the local AdamW."""
