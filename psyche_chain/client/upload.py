@@ -23,7 +23,7 @@ Publish = Callable[[Path, str, str], str]
 """Takes the checkpoint's directory, where to and a message; returns a reference to what was uploaded."""
 
 
-FINISH_POLL_S = 0.2
+FINISH_POLL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
