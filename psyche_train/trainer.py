@@ -23,6 +23,7 @@ from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
 from psyche_train.learner import Learner, choose_device
 from psyche_train.matformer.box import StartupInfo, says_tier
+from psyche_train.matformer.helper import held_tier
 from psyche_train.matformer.holding import Holding, hold
 from psyche_train.matformer.loading import CheckpointError, Strategy, inferred
 from psyche_train.matformer.memory import Memory, num_bytes
@@ -53,6 +54,10 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 VALIDATION_WINDOWS = 64
+_HELPERS_HOLD_ALL = (
+    "this run is in helper mode (matformer.helper_fraction): its members hold the full model. Load tier 0's "
+    "checkpoint, with strategy universal or auto"
+)
 
 
 class Trainer:
@@ -96,7 +101,11 @@ class Trainer:
         self.spec, self.tier, self.run = spec, tier, run
         self.strategy: Strategy = strategy
         self.device = choose_device(device)
-        self.schema = schema_of(spec, tier)
+        self.held_tier = held_tier(spec, tier)
+        """The tier whose slice is held: 0 in helper mode, else the member's."""
+        if self.held_tier != tier and strategy == "sliced":
+            raise CheckpointError(f"load strategy sliced reads a slice, and {_HELPERS_HOLD_ALL}")
+        self.schema = schema_of(spec, self.held_tier)
         self.data = Dataset(spec, self.schema.family.vocab_size)
         self.training = strategy_of(spec, self.schema, tier, self.device)
         """The run's training strategy; `strategy` is only how a slice is read."""
@@ -123,13 +132,6 @@ class Trainer:
             device=self.device,
             asked_device=device,
         )
-        self.held_tier = self.training.shares.held_tier(tier)
-        """The tier whose slice is held: 0 in helper mode, else the member's."""
-        if self.held_tier != tier and strategy == "sliced":
-            raise CheckpointError(
-                "this run is in helper mode (matformer.helper_fraction): its members hold the full model, which "
-                "load strategy sliced does not read; load with universal or auto"
-            )
         self._holding: Holding | None = None
         self._digests: list[bytes] | None = None
         self.half_folded = False
@@ -160,11 +162,18 @@ class Trainer:
     def reset(self) -> None:
         """Take the run's first weights and forget the error buffers; the position is genesis."""
         with self._turn:
-            with first_weights(self.spec, self.schema, self.held_tier, self.strategy) as first:
-                self.training.clear()
-                self.training.start_folded()
-                shared = ChainMap(first.weights, self.training.folded)  # type: ignore[arg-type]  # only read
-                self._take(shared, Position())
+            try:
+                with first_weights(self.spec, self.schema, self.held_tier, self.strategy) as first:
+                    self.training.clear()
+                    self.training.start_folded()
+                    shared = ChainMap(first.weights, self.training.folded)  # type: ignore[arg-type]  # only read
+                    self._take(shared, Position())
+            except TierError as error:
+                if self.held_tier == self.tier:
+                    raise
+                raise CheckpointError(
+                    f"the run's first checkpoint is a slice, and {_HELPERS_HOLD_ALL}"
+                ) from error
             self._describe(first.name, cut=first.cut)
 
     def restore(self, path: Path, position: Position) -> None:
@@ -342,10 +351,7 @@ class Trainer:
 
     def _check_holds_enough(self, tier: int, name: str) -> None:
         if self.held_tier < self.tier and tier > 0:
-            raise CheckpointError(
-                f"{name} is the slice of tier {tier}, and this run is in helper mode "
-                "(matformer.helper_fraction): its members hold the full model. Load tier 0's checkpoint"
-            )
+            raise CheckpointError(f"{name} is the slice of tier {tier}, and {_HELPERS_HOLD_ALL}")
 
     def _all_digests(self) -> list[bytes]:
         """``[g_T, ..., g_held]`` of all that is held."""

@@ -71,7 +71,9 @@ def load_trainer(
             tier does not fit into its memory.
     """
     try:
-        if (lacking := shortage(spec, schema_of(spec, tier), tier, choose_device(device))) is not None:
+        if (
+            lacking := shortage(spec, schema_of(spec, held_tier(spec, tier)), tier, choose_device(device))
+        ) is not None:
             raise ConfigError(f"this machine has too little memory: {lacking}")
         trainer = Trainer(spec, tier=tier, run=run, state_dir=state_dir, device=device, threads=threads)
         trainer.load()
@@ -87,7 +89,7 @@ class TrainerAdapter:
     """Builds the trainer's types; see `psyche_chain.client.ports.Adapter`."""
 
     def __init__(self, spec: TrainSpec, *, run: bytes, tier: int) -> None:
-        self._schema = schema_of(spec, tier)
+        self._schema = schema_of(spec, held_tier(spec, tier))
         self._shared = with_folded(self._schema, spec)
         self._run = run
         self._held_tier = held_tier(spec, tier)
