@@ -210,6 +210,19 @@ def _key(text: str) -> str:
     return text
 
 
+def _hints(config: RunConfig) -> list[str]:
+    """What is allowed, and probably not meant."""
+    sparse, rules = config.spec.optimizer.SparseLoCo, config.config
+    share = rules.global_batch_size_start // rules.init_min_clients
+    if sparse is not None and share < sparse.local_steps:
+        return [
+            f"model.LLM.optimizer.SparseLoCo.local_steps = {sparse.local_steps}, but of "
+            f"config.global_batch_size_start = {rules.global_batch_size_start} samples each of "
+            f"{rules.init_min_clients} members gets {share}: it takes one local step for each of those"
+        ]
+    return []
+
+
 def load_config(path: Path | str, *, run_id: str | None = None) -> RunConfig:
     """Read and check a run's configuration.
 
@@ -234,5 +247,5 @@ def load_config(path: Path | str, *, run_id: str | None = None) -> RunConfig:
         config.spec.to_bytes()
     except ValueError as exc:
         raise ConfigError(f"{path}: model.LLM: {exc}") from exc
-    config._warnings = tuple(warnings)
+    config._warnings = (*warnings, *_hints(config))
     return config

@@ -7,6 +7,7 @@ compares them. No floating point.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -44,10 +45,34 @@ class BatchRamp(BaseModel):
         ramped = end if tokens >= warmup else start + (end - start) * tokens // warmup
         return max(ramped, members)
 
-    def rounds(self, max_seq_len: int, members: int = 1) -> Iterator[tuple[int, int]]:
-        """Yield ``(first sample, samples)`` of round after round in which every update is accepted."""
-        data_index = 0
+    def stretches(self, max_seq_len: int, members: int = 1) -> Iterator[Stretch]:
+        """Yield the stretches of rounds with one batch size, if every update is accepted; the last has no end."""
+        round_, data_index = 0, 0
+        span = self.global_batch_size_end - self.global_batch_size_start
         while True:
-            count = self.samples(data_index, max_seq_len, members)
-            yield data_index, count
-            data_index += count
+            tokens, count = data_index * max_seq_len, self.samples(data_index, max_seq_len, members)
+            if tokens >= self.global_batch_size_warmup_tokens or span == 0:
+                yield Stretch(round_, None, data_index, count)
+                return
+            ramped = self.samples(data_index, max_seq_len)
+            # tokens at which the integer division gives one sample more
+            grows_at = -(
+                -(ramped + 1 - self.global_batch_size_start) * self.global_batch_size_warmup_tokens // span
+            )
+            rounds = -(-(grows_at - tokens) // (max_seq_len * count))
+            yield Stretch(round_, rounds, data_index, count)
+            round_, data_index = round_ + rounds, data_index + rounds * count
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Consecutive rounds with one batch size."""
+
+    first: int
+    """0-based number of the first round."""
+    rounds: int | None
+    """None: from there on for ever."""
+    data_index: int
+    """First sample of the first round."""
+    samples: int
+    """Of each round."""

@@ -133,6 +133,38 @@ class BlobStore:
                     temporary.unlink(missing_ok=True)
         return blob
 
+    def adopt(self, source: Path, blob: bytes) -> None:
+        """Have a file as a blob without a second copy of its bytes, where the file system can link it.
+
+        The file must not be changed afterwards; pieces are verified by whoever receives them.
+
+        Raises:
+            BlobCorrupt: it is not that blob.
+            BlobStoreError: disk full, unwritable, or the file cannot be read.
+        """
+        if self.has(blob):
+            return
+        temporary = None
+        with _disk(self.directory, f"take {source} into the store"):
+            try:
+                with source.open("rb") as reader:
+                    manifest = manifest_of_file(reader)
+                if manifest.id != blob:
+                    raise BlobCorrupt(f"{source} is blob {manifest.id.hex()}, not {blob.hex()}")
+                temporary = self._temporary()
+                try:
+                    os.link(source, temporary)
+                except OSError:  # another file system, or one without links
+                    temporary = None
+                    temporary, manifest = self._copy(source)
+                self._write(self._beside(blob, ".manifest"), manifest.to_bytes())
+                os.replace(temporary, self.path(blob))
+                temporary = None
+                sync_path(self.directory)
+            finally:
+                if temporary is not None:
+                    temporary.unlink(missing_ok=True)
+
     def get(self, blob: bytes) -> bytes:
         """The blob's bytes, verified.
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from psyche_train.schedule_plan import PlannedStep
+
 TIER_COLOURS = ("#1b6ca8", "#d1495b", "#2a9d5c", "#8d6cab")
 
 Curve = tuple[Sequence[float], Sequence[float]]
@@ -63,3 +65,26 @@ def plot_losses(
         axis.legend(frameon=False, fontsize=9)
 
     return write_png(path, (8, 4.6), draw)
+
+
+def plot_plan(path: Path, title: str, plan: Sequence[PlannedStep]) -> Path:
+    """Write learning rate, samples per round and tokens by step; only the first where there is no batch size."""
+    steps = [point.step for point in plan]
+    panels: list[tuple[str, list[float]]] = [("learning rate", [point.learning_rate for point in plan])]
+    if plan[0].samples is not None:
+        panels.append(("samples per round", [float(point.samples or 0) for point in plan]))
+        panels.append(("tokens trained", [float(point.tokens or 0) for point in plan]))
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axis, colour, (label, values) in zip(axes, TIER_COLOURS, panels, strict=False):
+            axis.plot(steps, values, color=colour, linewidth=1.6)
+            axis.set_ylabel(label)
+            axis.set_ylim(bottom=0)
+            axis.set_xlim(0, max(1, steps[-1]))
+            axis.grid(alpha=0.25)
+            axis.spines[["top", "right"]].set_visible(False)
+        axes[0].set_title(title)
+        axes[-1].set_xlabel("step")
+
+    return write_png(path, (8, 2.2 * len(panels) + 0.6), draw)

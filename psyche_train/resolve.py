@@ -6,12 +6,12 @@ import platform
 from dataclasses import replace
 
 from psyche_train.data.dataset import Dataset
-from psyche_train.data.source import DataError, open_tokens, read_tokens
+from psyche_train.data.errors import DataError
 from psyche_train.matformer.first import checkpoint_dir, first_weights, resolve_checkpoint, schema_of
 from psyche_train.matformer.helper import helper_of
 from psyche_train.matformer.loading import CheckpointError
 from psyche_train.models.schema import Schema
-from psyche_train.spec import DummyData, StdlibData, TrainSpec
+from psyche_train.spec import DummyData, FixedSource, StdlibData, TrainSpec
 
 
 def with_folded(schema: Schema, spec: TrainSpec) -> Schema:
@@ -27,24 +27,30 @@ def with_folded(schema: Schema, spec: TrainSpec) -> Schema:
     return replace(schema, tensors=(*schema.tensors, *folded))
 
 
+def sealed(source: FixedSource, manifest: str) -> FixedSource:
+    """A source with the id of its manifest filled in."""
+    if isinstance(source, DummyData) or source.manifest:
+        return source
+    update = {"manifest": manifest}
+    if isinstance(source, StdlibData):
+        update["python"] = platform.python_version()
+    return source.model_copy(update=update)
+
+
 def resolve(spec: TrainSpec) -> TrainSpec:
     """Return the specification with every hash filled in; one that is there already is checked.
 
     Raises:
         DataError, CheckpointError, TierError: a source is missing, or is not what a hash says.
     """
-    location = spec.data_location.chosen
-    if not isinstance(location, DummyData):
-        open_tokens(location)
-        found = read_tokens(location)[1]
-        extra = {"python": platform.python_version()} if isinstance(location, StdlibData) else {}
-        kept = location if location.sha256 else location.model_copy(update={"sha256": found, **extra})
-        spec = spec.model_copy(
-            update={"data_location": spec.data_location.model_copy(update={spec.data_location.kind: kept})}
-        )
     schema = schema_of(spec)
     helper_of(spec, schema)  # a sample of no block
-    Dataset(spec, schema.family.vocab_size)  # too short, or tokens that the model has no row for
+    data = Dataset(spec, schema.family.vocab_size)  # also: too short, or tokens that the model has no row for
+    sources = [
+        sealed(source, manifest)
+        for (_, source), manifest in zip(spec.data_location.sources, data.manifests, strict=True)
+    ]
+    spec = spec.model_copy(update={"data_location": spec.data_location.with_sources(sources)})
     return TrainSpec.model_validate(
         spec.model_copy(update={"checkpoint": resolve_checkpoint(spec)}).model_dump(exclude_none=True)
     )

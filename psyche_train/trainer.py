@@ -6,12 +6,13 @@ import logging
 import threading
 import time
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from psyche_train.assign import num_samples
 from psyche_train.checkpoints.position import Position
@@ -19,9 +20,10 @@ from psyche_train.checkpoints.store import STATE, CheckpointInfo, CheckpointStor
 from psyche_train.checkpoints.tensors import read_all
 from psyche_train.data.dataset import Dataset
 from psyche_train.data.tokenizer import save_byte_tokenizer
+from psyche_train.devices import rank_devices
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
-from psyche_train.learner import Learner, choose_device
+from psyche_train.learner import Learner, LearnerOptions
 from psyche_train.matformer.box import StartupInfo, says_tier
 from psyche_train.matformer.helper import held_tier
 from psyche_train.matformer.holding import Holding, hold
@@ -29,6 +31,7 @@ from psyche_train.matformer.loading import CheckpointError, Strategy, inferred
 from psyche_train.matformer.memory import Memory, num_bytes
 from psyche_train.matformer.stored import StoredWeights
 from psyche_train.models.schema import TierError
+from psyche_train.parallel import Team
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import first_weights, schema_of, with_folded
 from psyche_train.spec import TrainSpec
@@ -70,10 +73,13 @@ class Trainer:
         tier: the member's slice.
         run: 32 bytes, the run's key; updates and checkpoints name it.
         state_dir: checkpoints go to ``state_dir/checkpoints``.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps"; "cuda:N,M" is a rank on each.
         threads: torch's threads; None leaves torch's own choice.
         strategy: how a slice is read from the run's first checkpoint.
         keep: checkpoints that are kept, besides the pinned one.
+        options: how this member computes; changes nothing that other members compute.
+        ranks: processes that train as this member, see `psyche_train.parallel`; None: one for each device.
+        data: folder with the run's data, where they are elsewhere than the run says.
 
     Raises:
         TierError: the run or its model has no such tier.
@@ -91,6 +97,9 @@ class Trainer:
         threads: int | None = None,
         strategy: Strategy = "auto",
         keep: int = 3,
+        options: LearnerOptions | None = None,
+        ranks: int | None = None,
+        data: Path | None = None,
     ) -> None:
         if not 0 <= tier <= spec.matformer.max_tier:
             raise TierError(f"tier {tier} is outside 0..{spec.matformer.max_tier}, the tiers of this run")
@@ -100,14 +109,21 @@ class Trainer:
             torch.set_num_threads(threads)
         self.spec, self.tier, self.run = spec, tier, run
         self.strategy: Strategy = strategy
-        self.device = choose_device(device)
         self.held_tier = held_tier(spec, tier)
         """The tier whose slice is held: 0 in helper mode, else the member's."""
         if self.held_tier != tier and strategy == "sliced":
             raise CheckpointError(f"load strategy sliced reads a slice, and {_HELPERS_HOLD_ALL}")
+        devices = rank_devices(device, ranks)
+        self.device = devices[0]
+        self.options = options
         self.schema = schema_of(spec, self.held_tier)
-        self.data = Dataset(spec, self.schema.family.vocab_size)
-        self.training = strategy_of(spec, self.schema, tier, self.device)
+        self.data = Dataset(spec, self.schema.family.vocab_size, blobs=state_dir / "blobs", folder=data)
+        self._team = None
+        if len(devices) > 1:
+            self._team = Team(spec, self.schema, tier, devices, options=options, threads=threads)
+        self.training = (
+            self._team.strategy if self._team else strategy_of(spec, self.schema, tier, self.device)
+        )
         """The run's training strategy; `strategy` is only how a slice is read."""
         self.shared = with_folded(self.schema, spec)
         """Everything that members share: the weights and what belongs to them in the fold."""
@@ -289,11 +305,16 @@ class Trainer:
             return self.store.write(
                 self.position,
                 info,
-                {tensor.name: shared.pop(tensor.name) for tensor in self.schema.tensors},
+                {tensor.name: shared.pop(tensor.name) for tensor in self.schema.stored},
                 self.training.tensors(),
                 self._save_configuration,
                 folded=shared,
             )
+
+    def close(self) -> None:
+        """End the processes of the other ranks, if there are any."""
+        if self._team is not None:
+            self._team.close()
 
     def pin(self, path: Path | None) -> None:
         """Keep this checkpoint whatever its age: the one that the chain agreed on."""
@@ -323,6 +344,23 @@ class Trainer:
             memory=self.memory,
         )
 
+    @contextmanager
+    def reading(self) -> Iterator[tuple[nn.Module | None, Mapping[str, Tensor]]]:
+        """The model of the tier in evaluation mode, and all weights that are held; nothing changes meanwhile.
+
+        The weights are at `held_tier`'s width, in schema order. A member in helper mode has no model of its
+        tier's slice: None. Nothing may be changed. Both may be kept: later calls give the same objects, with
+        the weights of then.
+        """
+        with self._turn:
+            holding = self._loaded()
+            model = holding.learner.model
+            model.eval()
+            try:
+                yield model if self.held_tier == self.tier else None, holding.weights
+            finally:
+                model.train()
+
     def _take(self, shared: Mapping[str, Tensor], position: Position) -> None:
         if self._holding is None:
             full_width = self.schema.family.ffn_width
@@ -338,7 +376,10 @@ class Trainer:
     def _build(self, width: int, weights: Mapping[str, Tensor]) -> Learner:
         family = self.schema.family
         factor = (family.ffn_width / width) ** self.spec.matformer.ffn_rescale if width else 1.0
-        return Learner(family.build(width, weights, self.device, factor=factor), self.schema, self.device)
+        model = family.build(width, weights, self.device, factor=factor)
+        if self._team is not None:
+            return self._team.learner(model, self.schema, self.device)
+        return Learner(model, self.schema, self.device, self.options)
 
     def _loaded(self) -> Holding:
         if self._holding is None:
@@ -361,7 +402,7 @@ class Trainer:
         return self._digests
 
     def _shared_tensors(self) -> dict[str, Tensor]:
-        return {**self._loaded().weights, **self.training.folded}
+        return {**self._loaded().stored, **self.training.folded}
 
     def _save_configuration(self, folder: Path) -> None:
         family = self.schema.family

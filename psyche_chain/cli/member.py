@@ -1,6 +1,7 @@
 """Commands of a member: join, leave, and the rent of a membership."""
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,16 @@ from psyche_chain.cli.sending import Result, Sending, sends
 from psyche_chain.wallet import wallet_path
 from psyche_train.cli import output
 from psyche_train.cli.shell import add_commands
+from psyche_train.evals.load import names_of
+from psyche_train.evals.options import EvalOptions
+
+
+class Precision(StrEnum):
+    """Of the forward and backward pass."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +60,25 @@ def join(
         ),
     ] = 0,
     weight: Annotated[int, typer.Option("--weight", min=1, max=65535, help="Share of the work.")] = 1,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, mps, cuda or cuda:N,...")] = "auto",
+    ranks: Annotated[
+        int | None,
+        typer.Option("--ranks", min=1, max=64, help="Processes that train together; else one per device."),
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="Of forward and backward; auto is bf16 on CUDA.")
+    ] = Precision.AUTO,
+    micro_batch_tokens: Annotated[
+        int | None,
+        typer.Option("--micro-batch-tokens", min=1, metavar="N", help="Tokens of one pass; bounds memory."),
+    ] = None,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Run forward and backward through torch.compile.")
+    ] = False,
+    checkpoint_activations: Annotated[
+        bool,
+        typer.Option("--checkpoint-activations", help="Compute activations twice instead of keeping them."),
+    ] = False,
     state_dir: Annotated[
         Path | None,
         typer.Option(
@@ -59,6 +88,12 @@ def join(
     listen: Annotated[
         str, typer.Option("--listen", metavar="MULTIADDR", help="Where peers connect to.")
     ] = "/ip4/127.0.0.1/tcp/0",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="The run's prepared data, if you have them; else peers are asked."
+        ),
+    ] = None,
     hot_key: Annotated[
         Path | None,
         typer.Option(
@@ -86,6 +121,32 @@ def join(
             help="Where to get the agreed checkpoint if no member has it: hub:ORG/NAME, a URL or a directory.",
         ),
     ] = None,
+    eval_every: Annotated[
+        int,
+        typer.Option(
+            "--eval-every",
+            min=0,
+            metavar="STEPS",
+            help="Evaluate the own weights again after so many steps, between the duties; 0: never, "
+            "or every 100 where tasks or a prompt are named.",
+        ),
+    ] = 0,
+    eval_tasks: Annotated[
+        str,
+        typer.Option(
+            "--eval-tasks", metavar="TASK,..", help="Tasks of psyche-train eval, besides the validation loss."
+        ),
+    ] = "",
+    eval_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--eval-dir", metavar="DIR", help="Folder of TASK.jsonl files; else the Hugging Face Hub."
+        ),
+    ] = None,
+    eval_limit: Annotated[int, typer.Option("--eval-limit", min=1, help="Questions of each task.")] = 100,
+    eval_prompt: Annotated[
+        str, typer.Option("--eval-prompt", metavar="TEXT", help="A text to continue in every evaluation.")
+    ] = "",
     json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per log line.")] = False,
     rpc: RpcOpt = None,
     keypair: KeypairOpt = None,
@@ -95,6 +156,15 @@ def join(
     The same command continues after a crash: weights, blobs and the log are in the state directory.
     """
     check_listen(listen)
+    evals = None
+    if eval_every or eval_tasks or eval_prompt:
+        evals = EvalOptions(
+            every=eval_every or 100,
+            tasks=tuple(names_of(eval_tasks)),
+            folder=eval_dir,
+            limit=eval_limit,
+            prompt=eval_prompt,
+        )
     urls = endpoints(rpc)
     signer = wallet(keypair)
 
@@ -123,14 +193,21 @@ def join(
             tier=tier,
             weight=weight,
             device=device,
+            ranks=ranks,
+            precision=precision.value,
+            micro_batch_tokens=micro_batch_tokens,
+            compile=compile_,
+            checkpoint_activations=checkpoint_activations,
             state_dir=state_dir or _default_state_dir(found, str(signer.pubkey())),
             listen=listen,
+            data=data,
             hot_key=hot_key,
             threads=threads,
             json_logs=json_logs,
             linger_s=linger,
             upload=upload,
             checkpoint_from=checkpoint_from,
+            evals=evals,
             on_event=json_listener(found.run_id) if json_logs else Narrator(linger_s=linger),
         )
     )

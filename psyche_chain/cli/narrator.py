@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from psyche_train.cli import output
+
 TRAIN_LINE_S: Final = 10.0
 """Least time between two lines about training."""
 SAME_ERROR_S: Final = 60.0
@@ -58,6 +60,8 @@ class Narrator:
                 return f"step {event['step']}: validation loss {event['loss']:.4f}"
             case "upload":
                 return f"step {event['step']}: uploaded the checkpoint: {event['uri']}"
+            case "eval":
+                return _of_eval(event)
             case "checkpoint":
                 return f"step {event['step']}: wrote the checkpoint {event['path']}"
             case "error":
@@ -99,6 +103,18 @@ class Narrator:
             self._errors.clear()
         self._errors[message] = now
         return f"warning: {message} (trying again)"
+
+
+def _of_eval(event: dict[str, Any]) -> str:
+    first, step, tier = event["first_step"], event["step"], event["tier"]
+    steps = f"step {step}" if first == step else f"steps {first} to {step}"
+    match event["task"]:
+        case "validation":
+            return f"{steps}: validation loss of tier {tier} {event['loss']:.4f}"
+        case "prompt":
+            return f"{steps}: {output.one_line(str(event['text']))}"
+    normed = "" if event["acc_norm"] is None else f", acc_norm {event['acc_norm']:.3f}"
+    return f"{steps}: {event['task']} acc {event['acc']:.3f}{normed} of {event['questions']} questions"
 
 
 class JsonLines(logging.Formatter):

@@ -22,6 +22,7 @@ from psyche_chain.client.catchup import (
 from psyche_chain.client.duty import Duty
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Adapter, Chain, Network, NotYet
+from psyche_chain.client.rundata import RunData
 from psyche_chain.client.upload import Upload, Uploader
 from psyche_chain.client.view import GENESIS, ChainView, MyState, RoundView
 from psyche_chain.client.weights import Weights
@@ -100,8 +101,12 @@ class Acts:
         self._tier = tier
         self._uploader = uploader
         self._memory = Memory()
+        self._data = RunData(weights, network, events)
         self.training: tuple[int, int] | None = None
         """Round and slot of the training in progress."""
+        self.evaluating = False
+        """An evaluation is in progress."""
+        self._evaluation_ends = False
 
     def state(self, wallet: Pubkey, busy: frozenset[str], *, stopping: bool) -> MyState:
         """What `decide` needs to know of this member."""
@@ -117,8 +122,11 @@ class Acts:
             validated=frozenset(self._weights.validated),
             uris=dict(memory.uris),
             tidied=memory.tidied,
+            has_data=self._data.complete,
+            has_shared=self._data.shared,
             contact=memory.contact,
             contact_on_chain=memory.contact_on_chain,
+            evaluates=self._weights.evaluates(),
             busy=busy,
             stopping=stopping,
         )
@@ -137,6 +145,10 @@ class Acts:
         """Drop the training in progress."""
         if self.training is not None:
             self._weights.cancel_training()
+
+    def end_evaluation(self) -> None:
+        """Begin no further slice of the evaluation: a duty needs the model."""
+        self._evaluation_ends = True
 
     async def refresh_members(self, view: ChainView | None) -> None:
         """Tell the network who is a member and where; learn what the chain says of the own addresses."""
@@ -174,6 +186,10 @@ class Acts:
                 self._memory.revealed = max(self._memory.revealed, number)
             case kinds.Fetch():
                 await self._fetch(duty, view)
+            case kinds.Share():
+                await self._data.share()
+            case kinds.Gather():
+                await self._data.fetch()
             case kinds.Offer(history):
                 await self._offer(history)
             case kinds.Tidy(history):
@@ -227,6 +243,16 @@ class Acts:
                 await self._weights.validate()
             case kinds.Train(round_, slot):
                 await self._train(round_, slot, view)
+            case kinds.Evaluate():
+                await self._evaluate()
+
+    async def _evaluate(self) -> None:
+        self.evaluating, self._evaluation_ends = True, False
+        try:
+            while self._weights.evaluates() and not self._evaluation_ends:
+                await self._weights.evaluate()
+        finally:
+            self.evaluating = False
 
     async def _train(self, round_: RoundView, slot: int, view: ChainView) -> None:
         share = self._share(round_, slot, view)
@@ -329,6 +355,6 @@ class Acts:
             await self._fetch_checkpoint(offered, view)
         keep = {a.commitment for r in self._weights.records_after(checkpoint.history) for a in r.accepted}
         keep |= {r.commitments[slot] for r in view.rounds for slot in r.committed}
-        keep |= {*self._memory.trained.values(), offered}
+        keep |= {*self._memory.trained.values(), offered, *self._data.blobs}
         keep |= {blob for uri in self._memory.uris.values() if (blob := blob_id_of(uri)) is not None}
         await self._network.prune(keep)

@@ -224,7 +224,7 @@ class CatchUp:
             return path
 
         try:
-            return await trio.to_thread.run_sync(fetch, abandon_on_cancel=True)
+            return await trio.to_thread.run_sync(fetch, abandon_on_cancel=True)  # type: ignore[call-arg]
         except (ValueError, OSError) as error:
             raise NotYet(f"{why}; {reference}: {error}") from error
 

@@ -15,9 +15,11 @@ from psyche_chain.client.duty import (
     CatchUp,
     Commit,
     Duty,
+    Evaluate,
     Fetch,
     Finish,
     Fold,
+    Gather,
     Join,
     Leave,
     Offer,
@@ -25,6 +27,7 @@ from psyche_chain.client.duty import (
     Record,
     Reveal,
     Save,
+    Share,
     Tick,
     Tidy,
     Train,
@@ -77,6 +80,10 @@ def _all(view: ChainView, me: MyState, slot: Slot | None, now: float) -> Iterato
         yield from _round(view, me, slot, now)
         if view.phase == Phase.COOLDOWN and me.history == view.history:
             yield from _cooldown(view, me, slot, now)
+    if not me.has_shared:
+        yield Share()
+    if not me.has_data and slot is not None and slot.status in PRESENT:
+        yield Gather()
     yield from _weights(view, me, slot)
     yield from _blobs(view, me)
     if view.checkpoint.agreed and view.checkpoint.history != me.tidied and me.history == view.history:
@@ -113,12 +120,12 @@ def _round(view: ChainView, me: MyState, slot: Slot, now: float) -> Iterator[Dut
             if has_all or has_what_there_is or last_call:
                 yield Witness(slot.index, attested.number, held)
     at_head = me.history == view.history
-    if view.phase in (Phase.WARMUP, *TRAINING) and not slot.ready and at_head:
+    if view.phase in (Phase.WARMUP, *TRAINING) and not slot.ready and at_head and me.has_data:
         yield Ready(slot.index, view.epoch)
 
 
 def _weights(view: ChainView, me: MyState, slot: Slot | None) -> Iterator[Duty]:
-    """Fold, catch up, save, validate or train: the first that applies."""
+    """Fold, catch up, save, validate, train or evaluate: the first that applies."""
     records = link(me.history, view)
     if records is None:
         yield CatchUp()
@@ -126,14 +133,19 @@ def _weights(view: ChainView, me: MyState, slot: Slot | None) -> Iterator[Duty]:
         yield Fold(tuple(records))
     elif view.phase not in TRAINING and not _is_saved(view, me):
         yield Save(view.history, view.step)
-    elif view.phase not in TRAINING and view.history not in me.validated:
+    elif view.phase not in TRAINING and view.history not in me.validated and me.has_data:
         yield Validate()
-    else:
-        round_, is_active = view.open_round, slot is not None and slot.status == SlotStatus.ACTIVE
-        if round_ is None or slot is None or not is_active or round_.number in me.trained:
-            return
-        if owes_training(round_, slot):
-            yield Train(round_, slot.index)
+    elif (train := _training(view, me, slot)) is not None:
+        yield train
+    elif me.evaluates and view.phase != Phase.FINISHED:
+        yield Evaluate()
+
+
+def _training(view: ChainView, me: MyState, slot: Slot | None) -> Train | None:
+    round_, is_active = view.open_round, slot is not None and slot.status == SlotStatus.ACTIVE
+    if round_ is None or slot is None or not is_active or round_.number in me.trained:
+        return None
+    return Train(round_, slot.index) if owes_training(round_, slot) and me.has_data else None
 
 
 def _is_saved(view: ChainView, me: MyState) -> bool:

@@ -84,11 +84,26 @@ class Validate(Weights):
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluate(Weights):
+    """Go on with the evaluation, slice by slice, until another duty needs the model."""
+
+
+@dataclass(frozen=True, slots=True)
 class Train(Weights):
     """Train the own share of a round and store the blob."""
 
     round: RoundView
     slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share(Duty):
+    """Offer the run's data to those who lack them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gather(Duty):
+    """Fetch the run's data from those who have them."""
 
 
 @dataclass(frozen=True, slots=True)

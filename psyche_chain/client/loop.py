@@ -12,7 +12,7 @@ import os
 import random
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 from solders.pubkey import Pubkey
@@ -22,7 +22,7 @@ from psyche_chain.client.acts import Acts
 from psyche_chain.client.clock import ChainClock
 from psyche_chain.client.due import needed_by_others, state_of, training_is_over
 from psyche_chain.client.duties import decide
-from psyche_chain.client.duty import Duty, Finish, Tick
+from psyche_chain.client.duty import Duty, Evaluate, Finish, Tick, Weights
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Chain, NotYet, Refused
 from psyche_chain.client.view import PRESENT, ChainView, MyState, Phase
@@ -131,6 +131,7 @@ class Client:
         if not self._stopping:
             self._stopping = True
             self._acts.cancel_training()
+            self._acts.end_evaluation()
             self.poke()
 
     def poke(self) -> None:
@@ -224,6 +225,8 @@ class Client:
             return
         me = self.my_state()
         self._events.state(state_of(view, me))
+        if self._acts.evaluating and self._model_is_needed(view, me):
+            self._acts.end_evaluation()
         for duty in decide(view, me, self._clock.now()):
             if isinstance(duty, Finish):
                 if self._finished_at is None:
@@ -232,6 +235,11 @@ class Client:
             why = self._busy.setdefault(duty.key, Busy())
             why.running = True
             nursery.start_soon(self._do, duty, why, view)
+
+    def _model_is_needed(self, view: ChainView, me: MyState) -> bool:
+        """Whether there would be another duty for the model, if it were not busy with the evaluation."""
+        idle = replace(me, busy=me.busy - {Evaluate().key}, evaluates=False)
+        return any(isinstance(duty, Weights) for duty in decide(view, idle, self._clock.now()))
 
     async def _do(self, duty: Duty, why: Busy, view: ChainView) -> None:
         """Do one duty; whatever goes wrong, it is decided again later if it is still owed."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from psyche_train.evals.options import EvalOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +29,18 @@ class JoinOptions:
     weight: int = 1
     """Share of a round's samples, within the authorization's limit."""
     device: str = "auto"
+    """"auto", "cpu", "mps", "cuda" or "cuda:N,..."; several are a rank each."""
+    ranks: int | None = None
+    """Processes that train as this member; None: one for each device."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of forward and backward, see `psyche_train.learner.LearnerOptions`, like the next three."""
+    micro_batch_tokens: int | None = None
+    compile: bool = False
+    checkpoint_activations: bool = False
     listen: str = "/ip4/127.0.0.1/tcp/0"
     """Multiaddr for peers; port 0 picks one and keeps it over restarts."""
+    data: Path | None = None
+    """Folder with the run's data, where they are elsewhere than the run says; `Peers` data are served from it."""
     hot_key: Path | None = None
     """Key file of a key that signs duties in the wallet's place; it pays their fees."""
     threads: int | None = None
@@ -42,5 +54,7 @@ class JoinOptions:
     """Where agreed checkpoints are uploaded to: `hub:ORG/NAME` or an fsspec URL; only by members of tier 0."""
     checkpoint_from: str | None = None
     """Where agreed checkpoints are looked for if no member hands them over; compared with the chain's hash."""
+    evals: EvalOptions | None = None
+    """What to evaluate between the duties; None: nothing."""
     on_event: Callable[[dict[str, Any]], None] | None = field(default=None, repr=False)
     """Called with every event that is written to events.jsonl."""

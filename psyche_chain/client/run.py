@@ -89,6 +89,8 @@ async def _be_member(
     from psyche_chain.client.upload import Uploader
     from psyche_chain.client.weights import Weights
     from psyche_train.blobs import BlobStoreError
+    from psyche_train.evals.member import MemberEvals
+    from psyche_train.learner import LearnerOptions
     from psyche_train.matformer.box import startup_box
     from psyche_train.network import NetworkConfig, NetworkError, open_network
 
@@ -111,6 +113,14 @@ async def _be_member(
         state_dir=folder.path,
         device=options.device,
         threads=options.threads,
+        ranks=options.ranks,
+        options=LearnerOptions(
+            precision=options.precision,
+            micro_batch_tokens=options.micro_batch_tokens,
+            compile=options.compile,
+            checkpoint_activations=options.checkpoint_activations,
+        ),
+        data=options.data,
     )
     try:
         async with open_network(config) as network:
@@ -118,7 +128,10 @@ async def _be_member(
             if not options.json_logs:
                 Console(stderr=True).print(startup_box(trainer.trainer.source))
             adapter = TrainerAdapter(admission.spec, run=bytes(run.run_state), tier=admission.tier)
-            weights = Weights(trainer, folder.records, events)
+            evals = None
+            if options.evals is not None:
+                evals = await trio.to_thread.run_sync(MemberEvals, trainer.trainer, options.evals)
+            weights = Weights(trainer, folder.records, events, evals)
             catch_up = CatchUp(
                 weights,
                 network,

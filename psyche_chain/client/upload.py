@@ -23,6 +23,9 @@ Publish = Callable[[Path, str, str], str]
 """Takes the checkpoint's directory, where to and a message; returns a reference to what was uploaded."""
 
 
+FINISH_POLL_S = 0.2
+
+
 @dataclass(frozen=True, slots=True)
 class Upload:
     """An agreed checkpoint that is to be uploaded."""
@@ -64,7 +67,8 @@ class Uploader:
         """Wait until everything is uploaded, no longer than the deadline."""
         self._waiting.put(None)
         with trio.move_on_after(deadline_s):
-            await trio.to_thread.run_sync(self._thread.join, abandon_on_cancel=True)
+            while self._thread.is_alive():
+                await trio.sleep(FINISH_POLL_S)
 
     def _work(self) -> None:
         ends = False

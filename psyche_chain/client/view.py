@@ -128,10 +128,16 @@ class MyState:
     """History -> uri under which this member offers the checkpoint of that history."""
     tidied: bytes = GENESIS
     """History of the agreed checkpoint for which this member last cleaned up."""
+    has_data: bool = True
+    """The run's data are complete here."""
+    has_shared: bool = True
+    """What is here of the run's data was offered to the others."""
     contact: str = ""
     """Addresses at which this member can be dialled; empty while unknown."""
     contact_on_chain: str | None = None
     """What its membership says; None while unknown."""
     busy: frozenset[str] = frozenset()
     """Keys of duties that are being done, wait for their transaction to show, or wait to be tried again."""
+    evaluates: bool = False
+    """An evaluation is under way or due; it is done only while nothing else is."""
     stopping: bool = False

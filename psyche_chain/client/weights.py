@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import trio
 
 from psyche_chain.client.events import EventLog
-from psyche_chain.client.ports import Model, NotYet
+from psyche_chain.client.ports import Evals, Model, NotYet
 from psyche_train.records import RecordError, RecordLog, RoundRecord
 
 T = TypeVar("T")
@@ -30,8 +30,9 @@ class Saved:
 class Weights:
     """The model and its record log, moved together: what the log ends with is what the weights are."""
 
-    def __init__(self, model: Model, log_path: Path, events: EventLog) -> None:
+    def __init__(self, model: Model, log_path: Path, events: EventLog, evals: Evals | None = None) -> None:
         self._model = model
+        self._evals = evals
         self._thread = trio.CapacityLimiter(1)
         self._checks = trio.CapacityLimiter(1)
         self._cancel = threading.Event()
@@ -54,6 +55,26 @@ class Weights:
     def max_update_bytes(self) -> int:
         """Length of the longest valid update of any tier."""
         return self._model.max_update_bytes
+
+    @property
+    def data_missing(self) -> tuple[bytes, ...]:
+        """Blobs of the run's data that peers have to be asked for."""
+        missing: tuple[bytes, ...] = self._model.data.missing
+        return missing
+
+    @property
+    def data_blobs(self) -> frozenset[bytes]:
+        """Blobs of the run's data that are, or will be, in the store."""
+        blobs: frozenset[bytes] = self._model.data.blobs
+        return blobs
+
+    async def data_offers(self) -> list[Any]:
+        """What this member has of the run's data and others may need: bytes, or files with their blob ids."""
+        return list(await self._run(self._model.data.offers))
+
+    async def refresh_data(self) -> None:
+        """Look again at what has been fetched of the run's data."""
+        await self._run(self._model.data.refresh)
 
     def records_after(self, history: bytes) -> list[RoundRecord]:
         """What the own log knows to follow a history."""
@@ -134,6 +155,23 @@ class Weights:
         self.validated.add(history)
         self._events.emit("val", step=step, loss=loss)
         return loss
+
+    def evaluates(self) -> bool:
+        """Whether an evaluation is under way or due."""
+        return self._evals is not None and self._evals.is_due(self.step)
+
+    async def evaluate(self) -> None:
+        """Do one small slice of the evaluation."""
+        evals, step = self._evals, self.step
+        if evals is None:
+            return
+        result = await self._run(lambda: evals.slice(step))
+        if result is None:
+            return
+        if "error" in result:
+            self._events.emit("error", message=f"nothing is evaluated any more: {result['error']}")
+        else:
+            self._events.emit("eval", **result)
 
     async def weights_hash(self) -> bytes:
         """Hash of what this member holds; the chain's weights hash if its tier is 0."""

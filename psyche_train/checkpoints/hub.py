@@ -200,9 +200,9 @@ def _is_as_listed(path: Path, listed: Any) -> bool:
     if not path.is_file() or path.stat().st_size != listed.size:
         return False
     if listed.lfs is not None:
-        return FileEntry.of_file(path).sha256 == listed.lfs.sha256
+        return FileEntry.of_file(path).sha256 == str(listed.lfs.sha256)
     content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == listed.blob_id
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == str(listed.blob_id)
 
 
 def _entry_matches(entry: FileEntry, listed: Any) -> bool:
@@ -311,7 +311,9 @@ def _named(name: str, error: Exception, *, writes: bool) -> CheckpointError:
             f"{name} is not there, or is private: check the name; if it is private, {token}"
         )
     if isinstance(error, errors.LocalEntryNotFoundError) and not status and not _is_transport(error):
-        return CheckpointError(f"{name} is not in the cache, and the Hub cannot be asked: go online once")
+        return CheckpointError(
+            f"{name} is not in the cache, and HF_HUB_OFFLINE forbids asking the Hub: unset it once"
+        )
     if isinstance(error, errors.HFValidationError):
         return CheckpointError(f"{name} is no name of a repository: {error}")
     if status:

@@ -173,7 +173,7 @@ class TensorFile:
         entry = self.entries[name]
         row_bytes = math.prod(entry.shape[1:]) * entry.dtype.itemsize
         wanted = torch.empty(max(0, stop - first) * row_bytes, dtype=torch.uint8)
-        view = memoryview(wanted.numpy())
+        view = memoryview(wanted.numpy().data)
         with disk(self.path, "cannot read"):
             self._file.seek(self._starts[name] + first * row_bytes)
             at = 0
@@ -305,4 +305,4 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     if sys.byteorder == "big":
         raw = raw.reshape(-1, tensor.dtype.itemsize).flip(1).contiguous().reshape(-1)
-    return memoryview(raw.numpy())
+    return raw.numpy().data

@@ -10,7 +10,18 @@ from typing import Annotated
 import typer
 
 from psyche_train import __version__
-from psyche_train.cli import export, memory, output, slice, train, transfer
+from psyche_train.cli import (
+    evaluate,
+    export,
+    generate,
+    memory,
+    output,
+    plot_schedule,
+    prepare_data,
+    slice,
+    train,
+    transfer,
+)
 from psyche_train.cli.failures import translate
 from psyche_train.cli.shell import run_app
 
@@ -41,7 +52,7 @@ def _root(
     pass
 
 
-for module in (train, memory, slice, export, transfer):
+for module in (train, prepare_data, plot_schedule, generate, evaluate, memory, slice, export, transfer):
     module.register(app)
 
 

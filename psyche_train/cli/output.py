@@ -42,10 +42,19 @@ def data(text: str) -> None:
         ReaderGone: nobody reads standard output any more.
         PsycheError: it cannot be written: it is closed, say, or the disk is full.
     """
+    _write(plain(text) + "\n")
+
+
+def piece(text: str) -> None:
+    """A part of a text that is shown as it comes into being; tabs stay. Raises as `data` does."""
+    _write("\t".join(plain(part) for part in text.split("\t")))
+
+
+def _write(text: str) -> None:
     if sys.stdout is None:
         raise PsycheError("the result cannot be shown: standard output is closed")
     try:
-        sys.stdout.write(plain(text) + "\n")
+        sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
         _drop_stdout()

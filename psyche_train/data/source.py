@@ -1,114 +1,122 @@
-"""Where tokens come from, each with a SHA-256 that the spec holds.
-
-DataError (ValueError): a source is missing here, or holds other bytes than the spec says.
-"""
+"""Open a source of tokens: every kind of `data_location` comes down to `Tokens`."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import platform
-import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from psyche_train.spec import DummyData, LocalData, StdlibData
+from psyche_train.data.errors import DataError, MissingData
+from psyche_train.data.local import open_local
+from psyche_train.data.manifest import DataManifest
+from psyche_train.data.peers import Offer, find_prepared, offered_files, open_blobs
+from psyche_train.data.shards import MemoryTokens, ShardTokens, Tokens
+from psyche_train.data.stdlib import dummy_tokens, own_stdlib
+from psyche_train.spec.data import (
+    DummyData,
+    FixedSource,
+    HttpData,
+    HubData,
+    LocalData,
+    ParquetData,
+    PeersData,
+    StdlibData,
+)
 
-Tokens = npt.NDArray[np.integer]
 
-_SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "__pycache__", "idle_test"}
-_SKIPPED_FILES = ("_sysconfigdata", "sitecustomize", "usercustomize")
-"""Written by the distribution or the build, so that they differ between machines with one Python."""
-_WIDTHS = {"OneByte": "<u1", "TwoBytes": "<u2", "FourBytes": "<u4"}
+def open_source(
+    location: FixedSource, window: int, *, blobs: Path | None = None, folder: Path | None = None
+) -> tuple[Tokens, DataManifest | None]:
+    """Return a source's tokens, verified as they are read, and its manifest (None for Dummy).
 
+    Args:
+        window: tokens of a sample; sources that are made of whole samples must have just these.
+        blobs: folder of a blob store; what peers serve is found there.
+        folder: data of the run that this member has elsewhere than the run says.
 
-class DataError(ValueError):
-    """A source is missing here, or holds other bytes than the spec says."""
-
-
-def read_tokens(location: StdlibData | LocalData | DummyData) -> tuple[Tokens, str]:
-    """Return a source's tokens and the SHA-256 (hex) of its bytes, unchecked."""
+    Raises:
+        MissingData: peers have to be asked.
+        DataError: missing, unreadable or other data; says what to do.
+    """
+    if isinstance(location, DummyData):
+        return MemoryTokens(dummy_tokens(location.num_tokens)), None
     if isinstance(location, StdlibData):
-        text = stdlib_text(location.max_bytes)
-        return np.frombuffer(text, dtype=np.uint8), hashlib.sha256(text).hexdigest()
-    if isinstance(location, LocalData):
-        return _read_local(location)
-    tokens = _dummy(location.num_tokens)
-    return tokens, hashlib.sha256(tokens.tobytes()).hexdigest()
-
-
-def open_tokens(location: StdlibData | LocalData | DummyData) -> Tokens:
-    """Return a source's tokens after comparing them with the spec's hash.
-
-    Raises:
-        DataError: says what differs and what to do.
-    """
-    tokens, found = read_tokens(location)
-    wanted = "" if isinstance(location, DummyData) else location.sha256
-    if wanted and wanted != found:
-        if isinstance(location, StdlibData):
-            made_with = f" (made with Python {location.python})" if location.python else ""
-            raise DataError(
-                f"this machine's standard library (Python {platform.python_version()}) has other text "
-                f"than the run's{made_with}: SHA-256 {found[:16]}, the run's is {wanted[:16]}. "
-                f"Join with Python {location.python or 'of the version that created the run'}"
-            )
-        assert isinstance(location, LocalData)
+        return _open_stdlib(location, blobs)
+    tokens = _open_shards(location, window, blobs, folder)
+    if tokens.sequence_tokens and tokens.sequence_tokens != window:
         raise DataError(
-            f"{location.path} has SHA-256 {found[:16]}, the run's is {wanted[:16]}: "
-            "get the file that the run's creator published"
+            f"the data are samples of {tokens.sequence_tokens} tokens, max_seq_len = {window - 1} needs {window}: "
+            "prepare them for this length"
         )
-    return tokens
+    return tokens, tokens.manifest
 
 
-def stdlib_text(max_bytes: int, folder: Path | None = None) -> bytes:
-    """The first `max_bytes` of the standard library's source files, sorted by path, one after the other.
-
-    Raises:
-        DataError: there are no source files (a stripped installation).
-    """
-    root = folder or Path(sysconfig.get_paths()["stdlib"])
-    files = []
-    for folder_name, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if name not in _SKIPPED_FOLDERS]
-        for name in names:
-            path = Path(folder_name, name)
-            if path.suffix == ".py" and not name.startswith(_SKIPPED_FILES) and not path.is_symlink():
-                files.append(path)
-    parts, size = [], 0
-    for path in sorted(files, key=lambda path: path.relative_to(root).as_posix()):
-        if size >= max_bytes:
-            break
-        text = path.read_bytes().replace(b"\r\n", b"\n")
-        parts.append(text)
-        size += len(text)
-    if size == 0:
-        raise DataError(f"{root} holds no .py files: install Python with its standard library's sources")
-    return b"".join(parts)[:max_bytes]
+def offers(location: FixedSource, folder: Path | None = None) -> list[Offer]:
+    """What this member has of a source that peers may need; empty for sources that everyone gets elsewhere."""
+    if isinstance(location, StdlibData):
+        text, manifest = own_stdlib(location.max_bytes)
+        if location.manifest in ("", manifest.id.hex()):
+            return [manifest.to_bytes(), text]
+    elif isinstance(location, PeersData):
+        found = find_prepared(location, folder)
+        if found is not None:
+            return offered_files(found)
+    return []
 
 
-def _read_local(location: LocalData) -> tuple[Tokens, str]:
-    path = Path(location.path)
-    if not path.is_file():
-        raise DataError(f"{path} is not a file here: get the run's data, or correct data_location.Local.path")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if path.suffix == ".npy":
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-            raise DataError(f"{path} holds {array.dtype} of {array.ndim} dimensions, not a list of integers")
-        return array, found
-    if path.suffix != ".bin":
-        raise DataError(f"{path} ends in {path.suffix or 'nothing'}: .bin and .npy are read")
-    width = np.dtype(_WIDTHS[location.token_size_in_bytes])
-    if path.stat().st_size == 0 or path.stat().st_size % width.itemsize:
-        raise DataError(f"{path} has {path.stat().st_size} bytes, not a multiple of {width.itemsize}")
-    return np.memmap(path, dtype=width, mode="r"), found
+def _open_shards(
+    location: LocalData | HttpData | HubData | ParquetData | PeersData,
+    window: int,
+    blobs: Path | None,
+    folder: Path | None,
+) -> ShardTokens:
+    if isinstance(location, LocalData):
+        return open_local(folder or Path(location.path), location.token_size_in_bytes, location.manifest)
+    if isinstance(location, PeersData):
+        return _open_peers(location, blobs, folder)
+    if isinstance(location, HttpData):
+        from psyche_train.data.http import open_http
+
+        return open_http(location)
+    from psyche_train.data.convert import open_converted  # datasets and pyarrow take long to import
+
+    return open_converted(location, window)
 
 
-def _dummy(num_tokens: int) -> Tokens:
-    """Bytes of a small arithmetic pattern: predictable from the two before, so that loss can fall."""
-    at = np.arange(num_tokens, dtype=np.int64)
-    return ((at * 7 + (at // 13) * 3) % 97 + 32).astype(np.uint8)
+def _open_peers(location: PeersData, blobs: Path | None, folder: Path | None) -> ShardTokens:
+    found = find_prepared(location, folder)
+    if found is not None:
+        return found
+    if not location.manifest:
+        raise DataError(
+            "data_location.Peers.path does not name a folder of prepared data here: the run's creator needs it; "
+            "make it with psyche-train prepare-data"
+        )
+    if blobs is None:
+        raise MissingData(
+            "the run's data are with peers, not on this machine: members fetch them when they join",
+            [bytes.fromhex(location.manifest)],
+        )
+    return open_blobs(location.manifest, blobs)
+
+
+def _open_stdlib(location: StdlibData, blobs: Path | None) -> tuple[Tokens, DataManifest]:
+    text, manifest = own_stdlib(location.max_bytes)
+    found = manifest.id.hex()
+    if location.manifest in ("", found):
+        return MemoryTokens(np.frombuffer(text, dtype=np.uint8)), manifest
+    if blobs is not None:
+        from_peers = open_blobs(location.manifest, blobs)
+        return from_peers, from_peers.manifest
+    made_with = f" (made with Python {location.python})" if location.python else ""
+    raise MissingData(
+        f"this machine's standard library (Python {platform.python_version()}) has other text than the "
+        f"run's{made_with}: manifest {found[:16]}, the run's is {location.manifest[:16]}. Members get the "
+        f"run's text from peers; elsewhere use Python {location.python or 'of the version that created the run'}",
+        [bytes.fromhex(location.manifest)],
+    )
+
+
+__all__: Sequence[str] = ["offers", "open_source"]

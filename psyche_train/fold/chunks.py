@@ -61,6 +61,20 @@ class Grid:
         grid = chunks_Crs.reshape(self.rows, self.columns, self.chunk_rows, self.chunk_columns)
         return grid.transpose(1, 2).reshape(self.shape)
 
+    def places(self, keys: Tensor) -> Tensor:
+        """Where in the flat tensor each coefficient's own place in its chunk is.
+
+        Args:
+            keys: int64, ``chunk * area + coefficient``.
+
+        Returns:
+            int64, as many.
+        """
+        chunk, coefficient = keys // self.area, keys % self.area
+        row = chunk // self.columns * self.chunk_rows + coefficient // self.chunk_columns
+        column = chunk % self.columns * self.chunk_columns + coefficient % self.chunk_columns
+        return row * (self.columns * self.chunk_columns) + column
+
     def adopt(self, keys: Int64s, sender: Grid) -> tuple[Int64s, npt.NDArray[np.bool_]]:
         """Translate another width's coefficient numbers into this grid's.
 

@@ -38,7 +38,7 @@ def weights_hash(digests: Sequence[bytes]) -> bytes:
 def _part(
     schema: Schema, weights: Mapping[str, Tensor], part: int, tier: int
 ) -> Iterator[tuple[str, Tensor]]:
-    for tensor in schema.tensors:
+    for tensor in schema.stored:
         if part == schema.max_tier:
             yield tensor.name, tensor.take(weights[tensor.name], part, tier)
         elif tensor.cut_axis is not None:

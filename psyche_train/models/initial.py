@@ -30,7 +30,7 @@ def initial_weights(schema: Schema, seed: int, tier: int) -> dict[str, Tensor]:
         tensor.name: tensor.take(_full(tensor, schema.family.initial(tensor), seed), tier)
         .clone()
         .contiguous()
-        for tensor in schema.tensors
+        for tensor in schema.stored
     }
 
 

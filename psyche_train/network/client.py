@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -154,6 +155,18 @@ class NetworkClient:
         await self._tell(Published(blob=name.hex()))
         return name
 
+    async def publish_file(self, path: Path, blob_id: bytes) -> None:
+        """Let the others have a file that is the blob `blob_id`; it is linked, not copied, where that works.
+
+        Raises:
+            BlobStoreError: it is another blob, or the disk refuses.
+        """
+        await trio.to_thread.run_sync(self.store.adopt, path, blob_id)
+        self._recent[blob_id] = None
+        while len(self._recent) > MAX_UNANNOUNCED:
+            self._recent.pop(next(iter(self._recent)))
+        await self._tell(Published(blob=blob_id.hex()))
+
     async def reveal(self, round: int) -> None:
         """Blobs hidden until this round or an earlier one may be served from now on."""
         self._revealed = max(self._revealed, round)
@@ -174,7 +187,6 @@ class NetworkClient:
             BlobStoreError: the local store cannot be read.
         """
         deadline = trio.current_time() + deadline_s
-        named = [key.hex() for key in holders]
         while True:
             try:
                 data = await trio.to_thread.run_sync(self.store.get, blob_id)
@@ -184,6 +196,19 @@ class NetworkClient:
                 if len(data) > max_bytes:
                     raise FetchError(blob_id, f"it has {len(data)} bytes, allowed {max_bytes}", {})
                 return data
+            left_s = max(0.0, deadline - trio.current_time())
+            await self.obtain(blob_id, deadline_s=left_s, max_bytes=max_bytes, holders=holders)
+
+    async def obtain(
+        self, blob_id: bytes, *, deadline_s: float, max_bytes: int, holders: Sequence[bytes] = ()
+    ) -> None:
+        """Have a blob in the store, however large, without its bytes in memory; pieces are verified on arrival.
+
+        Args, Raises: as for `fetch`.
+        """
+        deadline = trio.current_time() + deadline_s
+        named = [key.hex() for key in holders]
+        while not self.store.has(blob_id):
             number = next(self._numbers)
 
             def build(number: int = number) -> Message:

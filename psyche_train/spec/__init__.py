@@ -8,7 +8,18 @@ from psyche_train.spec.checkpoint import (
     StoredCheckpoint,
     UrlCheckpoint,
 )
-from psyche_train.spec.data import DataLocation, DummyData, LocalData, StdlibData
+from psyche_train.spec.data import (
+    DataLocation,
+    DummyData,
+    FixedSource,
+    HttpData,
+    HubData,
+    LocalData,
+    ParquetData,
+    PeersData,
+    StdlibData,
+    WeightedData,
+)
 from psyche_train.spec.matformer import MatFormer
 from psyche_train.spec.optimizer import (
     AdamWOptimizer,
@@ -30,7 +41,10 @@ __all__ = [
     "DataLocation",
     "DistroOptimizer",
     "DummyData",
+    "FixedSource",
+    "HttpData",
     "HubCheckpoint",
+    "HubData",
     "InitCheckpoint",
     "LocalCheckpoint",
     "LocalData",
@@ -38,6 +52,8 @@ __all__ = [
     "MatFormer",
     "OneOf",
     "Optimizer",
+    "ParquetData",
+    "PeersData",
     "Sha256Hex",
     "SparseLoCoOptimizer",
     "SpecError",
@@ -46,4 +62,5 @@ __all__ = [
     "Table",
     "TrainSpec",
     "UrlCheckpoint",
+    "WeightedData",
 ]

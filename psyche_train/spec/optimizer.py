@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from psyche_train.spec.tables import OneOf, Table
 
+MAX_ENTROPY_TOPK = 64
+"""Coefficients per chunk that entropy coding takes; `psyche_train.strategies.subsets` has tables up to it."""
+
 _Beta = Annotated[float, Field(ge=0, le=0.999999)]
 _Betas = Annotated[tuple[_Beta, _Beta], Field(strict=False)]
 """Strict mode takes no list for a tuple, and TOML and JSON have only lists."""
@@ -40,13 +43,29 @@ class DistroOptimizer(_Chunks):
     compression_topk: int = Field(default=8, ge=1)
     """Coefficients kept per chunk."""
     quantize_1bit: Literal[True] = True
+    entropy: bool = False
+    """Code the indices of an update as sets: 9 % fewer bytes at k = 4, 15 % at 8, about as fast."""
     lookahead: bool = False
+    compression_take: float = Field(default=1.0, gt=0, le=1)
+    """Share of what is sent that leaves the error buffer; the rest stays and acts like a momentum."""
+    ahead: bool = False
+    """Take gradients where the member's own undecided updates would lead, as rounds are trained before the
+    last one is folded."""
     votes: Literal["senders", "holders", "tokens"] = "holders"
     """Divide a coefficient's votes by the members that sent it, or by all whose slice holds its chunk; or
     weigh each of those by its tokens."""
 
     folded: ClassVar[tuple[str, ...]] = ()
     """Kinds of folded state per weight, see `psyche_train.strategies.base`."""
+
+    @model_validator(mode="after")
+    def _entropy_fits(self) -> Self:
+        if self.entropy and self.compression_topk > MAX_ENTROPY_TOPK:
+            raise ValueError(
+                f"entropy = true with compression_topk = {self.compression_topk}: at most {MAX_ENTROPY_TOPK} "
+                "coefficients per chunk are coded as a set; lower compression_topk or leave entropy out"
+            )
+        return self
 
 
 class SparseLoCoOptimizer(_Chunks):
@@ -65,6 +84,8 @@ class SparseLoCoOptimizer(_Chunks):
     """Decay of the error buffer."""
     compression_topk: int = Field(default=64, ge=1)
     """Entries kept per chunk."""
+    ahead: bool = True
+    """A member starts a round where its own local steps left it, not at shared weights that lack them still."""
     outer_lr: float = Field(default=1.0, gt=0, le=10)
     """Factor of the mean update; the schedule's learning rate is that of the local steps."""
     outer_momentum: float = Field(default=0.0, ge=0, lt=1)

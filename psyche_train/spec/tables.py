@@ -17,11 +17,11 @@ class Table(BaseModel):
 
 
 class OneOf(Table):
-    """A table with exactly one sub-table."""
+    """A table with exactly one of its optional sub-tables."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        kinds = list(type(self).model_fields)
+        kinds = self._kinds()
         found = [kind for kind in kinds if getattr(self, kind) is not None]
         if len(found) != 1:
             raise ValueError(f"choose exactly one of {', '.join(kinds)}; found {', '.join(found) or 'none'}")
@@ -30,4 +30,8 @@ class OneOf(Table):
     @property
     def kind(self) -> str:
         """Name of the sub-table that is there."""
-        return next(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
+        return next(kind for kind in self._kinds() if getattr(self, kind) is not None)
+
+    @classmethod
+    def _kinds(cls) -> list[str]:
+        return [name for name, field in cls.model_fields.items() if field.default is None]

@@ -16,8 +16,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from psyche_train.data.split import DUMMY_HIGHEST, Split
 from psyche_train.spec.checkpoint import Checkpoint
-from psyche_train.spec.data import DataLocation
+from psyche_train.spec.data import DataLocation, DummyData, StdlibData
 from psyche_train.spec.matformer import MatFormer
 from psyche_train.spec.optimizer import Optimizer
 from psyche_train.spec.schedule import LrSchedule
@@ -34,11 +35,11 @@ class SpecError(ValueError):
 class TrainSpec(Table):
     """One run's training specification."""
 
-    architecture: Literal["HfLlama"] = "HfLlama"
+    architecture: Literal["HfLlama", "HfAuto", "NanoGPT"] = "HfLlama"
     data_type: Literal["Pretraining"] = "Pretraining"
     max_seq_len: int = Field(default=128, ge=2, le=1_048_576)
     """Tokens of a sample."""
-    cold_start_warmup_steps: int = Field(default=0, ge=0)
+    cold_start_warmup_steps: int = Field(default=0, ge=0, le=10_000_000_000)
     """Steps over which the schedule's learning rate is scaled up from near zero at the start of the run."""
     checkpoint: Checkpoint
     data_location: DataLocation
@@ -49,11 +50,52 @@ class TrainSpec(Table):
     @model_validator(mode="after")
     def _slices_are_whole(self) -> Self:
         init, parts = self.checkpoint.Init, 2**self.matformer.max_tier
-        if init is not None and init.intermediate_size % parts:
+        if init is not None and init.config is None and init.intermediate_size % parts:
             raise ValueError(
                 f"checkpoint.Init.intermediate_size = {init.intermediate_size} does not divide by {parts}, "
                 f"which matformer.max_tier = {self.matformer.max_tier} needs"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fresh_weights_are_described(self) -> Self:
+        init = self.checkpoint.Init
+        if init is not None and (init.config is None) != (self.architecture == "HfLlama"):
+            keys = "its own keys (hidden_size, ...)" if init.config else "a table named config"
+            raise ValueError(f"architecture {self.architecture} takes {keys} in checkpoint.Init")
+        return self
+
+    @model_validator(mode="after")
+    def _decay_shrinks(self) -> Self:
+        rate, decay = self.lr_schedule.chosen.base_lr, self.optimizer.chosen.weight_decay
+        if rate * decay >= 1:
+            raise ValueError(
+                f"lr_schedule base_lr x optimizer weight_decay = {rate} x {decay} must be below 1: a step would "
+                "turn every weight around instead of shrinking it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _invented_data_suffice(self) -> Self:
+        """Of the sources whose length is known from here alone; the others are measured by `resolve`."""
+        for _, source in self.data_location.sources:
+            name = type(source).__name__.removesuffix("Data")
+            if isinstance(source, DummyData):
+                num_tokens, highest = source.num_tokens, DUMMY_HIGHEST
+            elif isinstance(source, StdlibData):
+                num_tokens, highest = source.max_bytes, 0
+            else:
+                continue
+            try:
+                Split.of(num_tokens, self.max_seq_len + 1, source.validation_fraction)
+            except ValueError as error:
+                raise ValueError(f"data_location.{name}: {error}") from None
+            init = self.checkpoint.Init
+            if init is not None and init.config is None and highest >= init.vocab_size:
+                raise ValueError(
+                    f"data_location.{name}: a token is {highest}, checkpoint.Init.vocab_size is {init.vocab_size}: "
+                    f"use at least {highest + 1}"
+                )
         return self
 
     def to_bytes(self) -> bytes:

@@ -69,7 +69,7 @@ def _lanes(
     data: npt.NDArray[np.uint8], rows: int, width: int
 ) -> Iterator[tuple[npt.NDArray[np.uint64], int]]:
     """Eight numbers fill `width` bytes: for each of the eight, the words it lies in and by how far to shift."""
-    for lane in range(8):
+    for lane in range(8 if rows else 0):
         first, shift = divmod(lane * width, 8)
         words: npt.NDArray[np.uint64] = np.ndarray((rows,), "<u8", data, offset=first, strides=(width,))
         yield words, np.uint64(shift)  # type: ignore[misc]

@@ -1,35 +1,27 @@
 """DisTrO on one member: error feedback, DCT, the largest coefficients, one bit each.
 
-After DeMo (https://arxiv.org/abs/2411.19870) and the original's DisTrO. Departures: weights and error buffer
+After DeMo (https://arxiv.org/abs/2411.19870) and the original's DisTrO. Departures: the error buffer is kept
+transformed (the DCT is linear and orthonormal, so decaying, adding and taking out commute with it): what is
+sent is taken out by writing zeros, exactly, and no inverse transform is ever made; weights and error buffer
 are fp32; an exact zero is not sent; what the chain did not accept goes back into the error buffer; weight
 decay belongs to the fold.
 """
 
-# Shape letters: C = chunks, A = coefficients per chunk, K = kept per chunk, r / s = rows / columns.
-
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from psyche_train.fold.basis import real_basis
 from psyche_train.fold.chunks import Grid
 from psyche_train.fold.exact import Signs
 from psyche_train.spec import DistroOptimizer
+from psyche_train.strategies.dct import Pool, inverse
+from psyche_train.strategies.pending import Kept, Pending, read_buffers
 
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What one round took out of one tensor's error buffer: the coefficients before they became signs."""
-
-    keys: Tensor
-    """int64, ``chunk * area + coefficient`` in the grid of what is held."""
-    values: Tensor
-    """fp32."""
+BUFFER = "transformed"
+"""Kind of the error buffers in a file."""
 
 
 class DistroState:
@@ -45,18 +37,21 @@ class DistroState:
         self.config = config
         self.grids = grids
         self.device = device
-        self.error: dict[str, Tensor] = {}
-        """``name -> fp32``, of the tensor's shape."""
-        self.pending: dict[int, dict[str, Kept]] = {}
-        """Round number -> what was taken out for it."""
-        self.clear()
+        self._pools = _pools(grids, device)
+        found = {name: tensor for pool in self._pools for name, tensor in pool.tensors.items()}
+        self.error = {grid.name: found[grid.name] for grid in grids}
+        """``name -> fp32`` of the tensor's shape: the error's DCT, each chunk's in the chunk's place."""
+        self.pending = Pending()
 
     def clear(self) -> None:
         """Forget everything."""
-        self.error = {
-            grid.name: torch.zeros(grid.shape, dtype=torch.float32, device=self.device) for grid in self.grids
-        }
-        self.pending = {}
+        for pool in self._pools:
+            pool.flat.zero_()
+        self.pending = Pending()
+
+    def residual(self, trained: tuple[Grid, ...] | None = None) -> dict[str, Tensor]:
+        """The error buffers transformed back, what was not sent yet: ``name -> fp32`` of what is trained."""
+        return {grid.name: inverse(grid.take(self.error[grid.name]), grid) for grid in trained or self.grids}
 
     @torch.no_grad()
     def encode(
@@ -81,38 +76,40 @@ class DistroState:
         """
         self.settle(round_number, accepted=False)
         trained = trained or self.grids
-        parts = {grid.name: grid.take(self.error[grid.name]) for grid in trained}
-        for name, part in parts.items():
-            part.mul_(self.config.compression_decay).add_(gradients[name], alpha=lr)
-        signs: dict[str, Signs] = {}
-        kept: dict[str, Kept] = {}
-        for group in _by_chunk_shape(trained):
-            chunks_Crs = torch.cat([grid.split(parts[grid.name]) for grid in group])
-            coefficients_CA = _forward(chunks_Crs).flatten(1)
-            index_CK = largest(coefficients_CA, min(self.config.compression_topk, group[0].area))
-            value_CK = coefficients_CA.gather(1, index_CK)
-            taken_CA = torch.zeros_like(coefficients_CA).scatter_(1, index_CK, value_CK)
-            taken_Crs = _backward(taken_CA.reshape(chunks_Crs.shape))
-            start = 0
-            for grid in group:
-                rows = slice(start, start + grid.num_chunks)
-                start += grid.num_chunks
-                parts[grid.name].sub_(grid.join(taken_Crs[rows]))
-                chunk = torch.arange(grid.num_chunks, device=self.device)[:, None]
-                keys, values = (chunk * grid.area + index_CK[rows]).flatten(), value_CK[rows].flatten()
-                sent = values != 0
-                kept[grid.name] = Kept(keys[sent].cpu(), values[sent].cpu())
-                signs[grid.name] = Signs(
-                    kept[grid.name].keys.numpy(), np.sign(kept[grid.name].values.numpy()).astype(np.int8)
-                )
-        for whole, grid in zip(self.grids, trained, strict=True):
-            if grid.is_cut_like(whole):
-                continue  # `take` gave the buffer itself
-            grid.put(self.error[grid.name], parts[grid.name])
-            keys, _ = whole.adopt(kept[grid.name].keys.numpy(), grid)
-            kept[grid.name] = Kept(torch.from_numpy(keys), kept[grid.name].values)
+        whole = all(one.is_cut_like(other) for one, other in zip(trained, self.grids, strict=True))
+        kept, signs = {}, {}
+        for pool in self._pools if whole else self._pools_of(trained):
+            pool.accumulate(gradients, decay=self.config.compression_decay, rate=lr)
+            keys_CK, values_CK = pool.take_largest(min(self.config.compression_topk, pool.area))
+            sent_CK = values_CK != 0
+            keys, values = keys_CK[sent_CK], values_CK[sent_CK]
+            bits = torch.where(values < 0, -1, 1).to(torch.int8)
+            ends = sent_CK.sum(dim=1).cumsum(0)[pool.last_chunk].tolist()
+            for grid, begin, end in zip(pool.grids, [0, *ends], ends, strict=False):
+                kept[grid.name] = Kept(keys[begin:end], values[begin:end])
+                signs[grid.name] = Signs(keys[begin:end].numpy(), bits[begin:end].numpy())
+                if not whole:
+                    grid.put(self.error[grid.name], pool.tensors[grid.name])
+        if not whole:
+            for held, grid in zip(self.grids, trained, strict=True):
+                numbers, _ = held.adopt(signs[grid.name].keys, grid)
+                kept[grid.name] = Kept(torch.from_numpy(numbers), kept[grid.name].values)
+        if self.config.compression_take < 1:
+            for grid in self.grids:
+                sent = kept[grid.name]
+                taken = sent.values * self.config.compression_take
+                self._give(grid, Kept(sent.keys, sent.values - taken))
+                kept[grid.name] = Kept(sent.keys, taken)
         self.pending[round_number] = kept
         return tuple(signs[grid.name] for grid in trained)
+
+    def _pools_of(self, trained: tuple[Grid, ...]) -> list[Pool]:
+        """Copies of the parts of the buffers that are trained."""
+        pools = _pools(trained, self.device)
+        for pool in pools:
+            for grid in pool.grids:
+                pool.tensors[grid.name].copy_(grid.take(self.error[grid.name]))
+        return pools
 
     @torch.no_grad()
     def settle(self, round_number: int, *, accepted: bool) -> None:
@@ -121,25 +118,38 @@ class DistroState:
         if kept is None or accepted:
             return
         for grid in self.grids:
-            part = kept[grid.name]
-            coefficients = torch.zeros(grid.num_chunks * grid.area, dtype=torch.float32)
-            coefficients[part.keys] = part.values
-            chunks_Crs = coefficients.reshape(grid.num_chunks, grid.chunk_rows, grid.chunk_columns)
-            self.error[grid.name].add_(grid.join(_backward(chunks_Crs.to(self.device))))
+            self._give(grid, kept[grid.name])
+
+    def _give(self, grid: Grid, part: Kept) -> None:
+        """Add to an error buffer."""
+        places = grid.places(part.keys.to(self.device))
+        self.error[grid.name].view(-1)[places] += part.values.to(self.device)  # keys are unique
+
+    @torch.no_grad()
+    def expected(self, round_number: int) -> dict[str, Tensor]:
+        """The steps that undecided rounds before this one would make if everyone had sent what this member did.
+
+        Returns:
+            ``name -> fp32``, in learning rates; empty if every earlier round is decided.
+        """
+        steps: dict[str, Tensor] = {}
+        for number in sorted(number for number in self.pending if number < round_number):
+            for grid in self.grids:
+                part = self.pending[number][grid.name]
+                votes = torch.zeros(grid.shape, device=self.device)
+                votes.view(-1)[grid.places(part.keys.to(self.device))] = part.values.sign().to(self.device)
+                step = inverse(votes, grid).sign()
+                steps[grid.name] = steps[grid.name] + step if grid.name in steps else step
+        return steps
 
     def drop_before(self, round_number: int) -> None:
         """Forget rounds below `round_number`, whose decision will not come any more."""
-        for number in [number for number in self.pending if number < round_number]:
-            del self.pending[number]
+        self.pending.drop_before(round_number)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as flat tensors, for a file; `load_tensors` reads it back."""
-        flat = {f"error/{name}": tensor.cpu().contiguous() for name, tensor in self.error.items()}
-        for number, kept in self.pending.items():
-            for name, part in kept.items():
-                flat[f"pending/{number}/keys/{name}"] = part.keys
-                flat[f"pending/{number}/values/{name}"] = part.values
-        return flat
+        buffers = {f"{BUFFER}/{name}": tensor.cpu().contiguous() for name, tensor in self.error.items()}
+        return buffers | self.pending.tensors()
 
     def load_tensors(self, flat: Mapping[str, Tensor]) -> None:
         """Take the state that `tensors` returned.
@@ -147,66 +157,14 @@ class DistroState:
         Raises:
             ValueError: a tensor is missing or has another shape.
         """
-        error, pending = {}, {}
-        for grid in self.grids:
-            tensor = flat.get(f"error/{grid.name}")
-            if tensor is None or tuple(tensor.shape) != grid.shape:
-                raise ValueError(f"the saved error buffer of {grid.name} is missing or has another shape")
-            error[grid.name] = tensor.to(self.device, torch.float32)
-        for number in {int(key.split("/")[1]) for key in flat if key.startswith("pending/")}:
-            kept = {}
-            for grid in self.grids:
-                keys = flat.get(f"pending/{number}/keys/{grid.name}")
-                values = flat.get(f"pending/{number}/values/{grid.name}")
-                if keys is None or values is None or keys.shape != values.shape:
-                    raise ValueError(f"the saved update of round {number} lacks {grid.name}")
-                if len(keys) and not 0 <= int(keys.min()) <= int(keys.max()) < grid.num_chunks * grid.area:
-                    raise ValueError(f"the saved update of round {number} does not fit {grid.name}")
-                kept[grid.name] = Kept(keys, values)
-            pending[number] = kept
-        self.error, self.pending = error, pending
+        error, pending = read_buffers(flat, BUFFER, self.grids), Pending.read(flat, self.grids)
+        for name, tensor in error.items():
+            self.error[name].copy_(tensor)
+        self.pending = pending
 
 
-def largest(coefficients_CA: Tensor, k: int) -> Tensor:
-    """Indices of the `k` largest magnitudes of each row, ascending; equal magnitudes keep the lower index.
-
-    Args:
-        coefficients_CA: fp32 ``[C, A]``, ``A >= k``.
-
-    Returns:
-        int64 ``[C, k]``.
-    """
-    size_CA = coefficients_CA.abs()
-    if k == size_CA.shape[1]:
-        return torch.arange(k, device=size_CA.device).expand(size_CA.shape[0], k)
-    top = size_CA.topk(k + 1, dim=1)
-    index_CK = top.indices[:, :k].sort(dim=1).values
-    tied = (top.values[:, k - 1] == top.values[:, k]).nonzero()[:, 0]
-    if len(tied):  # topk breaks ties as it likes: do those rows again with a stable sort
-        order = size_CA[tied].sort(dim=1, descending=True, stable=True).indices
-        index_CK[tied] = order[:, :k].sort(dim=1).values
-    return index_CK
-
-
-def _by_chunk_shape(grids: tuple[Grid, ...]) -> list[list[Grid]]:
-    groups: dict[tuple[int, int], list[Grid]] = {}
+def _pools(grids: tuple[Grid, ...], device: torch.device) -> list[Pool]:
+    shapes: dict[tuple[int, int], list[Grid]] = {}
     for grid in grids:
-        groups.setdefault((grid.chunk_rows, grid.chunk_columns), []).append(grid)
-    return list(groups.values())
-
-
-def _forward(chunks_Crs: Tensor) -> Tensor:
-    """Orthonormal DCT-II of every chunk."""
-    down, across = _bases(chunks_Crs)
-    return down @ chunks_Crs @ across.T
-
-
-def _backward(coefficients_Crs: Tensor) -> Tensor:
-    """Inverse of `_forward`."""
-    down, across = _bases(coefficients_Crs)
-    return down.T @ coefficients_Crs @ across
-
-
-def _bases(chunks_Crs: Tensor) -> tuple[Tensor, Tensor]:
-    _, rows, columns = chunks_Crs.shape
-    return real_basis(rows).to(chunks_Crs.device), real_basis(columns).to(chunks_Crs.device)
+        shapes.setdefault((grid.chunk_rows, grid.chunk_columns), []).append(grid)
+    return [Pool(group, device) for group in shapes.values()]

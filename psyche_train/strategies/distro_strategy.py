@@ -32,7 +32,7 @@ class Distro(Strategy[Body]):
         super().__init__(spec, schema, tier, device)
         self.config = config
         self._codecs = tuple(
-            PayloadLayout(self.shares.trained(any_tier, 0, 0), config.compression_topk)
+            PayloadLayout(self.shares.trained(any_tier, 0, 0), config.compression_topk, config.entropy)
             for any_tier in range(schema.max_tier + 1)
         )
         self.state = DistroState(config, self.shares.held(tier), device)
@@ -44,11 +44,13 @@ class Distro(Strategy[Body]):
 
     @property
     def layout(self) -> Mapping[str, Any]:
-        """Kind, chunk and top-k, and how much helpers sample."""
+        """Kind, chunk, top-k, whether indices are entropy-coded, and how much helpers sample."""
+        coded = {"entropy": True} if self.config.entropy else {}
         return {
             "kind": "Distro",
             "chunk": self.config.compression_chunk,
             "topk": self.config.compression_topk,
+            **coded,
             **self.shares.layout,
         }
 
@@ -62,13 +64,20 @@ class Distro(Strategy[Body]):
         lr: float,
         cancelled: Callable[[], bool],
     ) -> tuple[float, Body]:
-        """See `Strategy.train`; with `lookahead` the gradient is taken at ``weights - lr * sign(error)``."""
+        """See `Strategy.train`.
+
+        The gradient is taken at other weights with `lookahead` (less ``lr * sign(error)``) and with `ahead`
+        (less the steps that `DistroState.expected` returns); both are taken off if both are on.
+        """
         trained = self.shares.trained(self.tier, epoch, round_number)
-        offset = None
+        steps = self.state.expected(round_number) if self.config.ahead else {}
+        offset = {grid.name: grid.take(steps[grid.name]) * lr for grid in trained if steps}
         if self.config.lookahead:
-            offset = {grid.name: grid.take(self.state.error[grid.name]).sign() * lr for grid in trained}
+            for name, error in self.state.residual(trained).items():
+                left = error.sign() * lr
+                offset[name] = offset[name] + left if steps else left
         loss, gradients = learner.gradients(
-            windows, cancelled=cancelled, clip_norm=self.config.clip_grad_norm, offset=offset
+            windows, cancelled=cancelled, clip_norm=self.config.clip_grad_norm, offset=offset or None
         )
         return loss, self.state.encode(round_number, gradients, lr, trained)
 

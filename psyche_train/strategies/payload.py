@@ -4,9 +4,19 @@
     per tensor: where that bit is set, the count of every chunk, then for every coefficient sent, chunk by
     chunk and ascending, its index in the chunk and its sign (1 = minus)
 
-Bit fields begin at the lowest bit. A count has the bits of k, an index those of ``area - 1``; counts and
-coefficients are each padded to a byte with zeros. A body has exactly one encoding.
+and with `entropy = true`
+
+    the same bits per tensor, then per tensor where its bit is set the count of every chunk
+    per pair of chunk area and k, in the order in which the schema first has it: the index sets of all full
+    chunks, coded together (`psyche_train.strategies.subsets`)
+    per tensor where its bit is set: the indices of the chunks that are not full
+    one bit per coefficient sent: its sign
+
+Bit fields begin at the lowest bit. A count has the bits of k, an index those of ``area - 1``; each of these
+fields is padded to a byte with zeros. A body has exactly one encoding.
 """
+
+# Shape letters: C = chunks, K = kept per chunk, N = coefficients sent.
 
 from __future__ import annotations
 
@@ -17,7 +27,9 @@ import numpy.typing as npt
 
 from psyche_train.fold.chunks import Grid, Int64s
 from psyche_train.fold.exact import Signs
+from psyche_train.strategies.bits import bytes_of, pack, unpack
 from psyche_train.strategies.header import UpdateError
+from psyche_train.strategies.subsets import MAX_K, subset_coder
 
 
 @dataclass(frozen=True)
@@ -26,15 +38,21 @@ class PayloadLayout:
 
     grids: tuple[Grid, ...]
     topk: int
+    entropy: bool = False
+    """Code the indices of a chunk as a set, all chunks together; then `topk` is at most `MAX_K`."""
     max_bytes: int = field(init=False)
-    """Length of the longest valid body."""
+    """No valid body is longer."""
 
     def __post_init__(self) -> None:
-        size = _bytes_of(len(self.grids))
+        if self.entropy and self.topk > MAX_K:
+            raise ValueError(f"entropy coding keeps at most {MAX_K} coefficients per chunk, not {self.topk}")
+        size = bytes_of(len(self.grids))
         for grid in self.grids:
             kept = self.kept(grid)
-            size += _bytes_of(grid.num_chunks * kept.bit_length())
-            size += _bytes_of(grid.num_chunks * kept * (_index_bits(grid) + 1))
+            size += bytes_of(grid.num_chunks * kept.bit_length())
+            size += bytes_of(grid.num_chunks * kept * (_index_bits(grid) + 1))
+        if self.entropy:  # a set takes no more bits than its indices, but a group has three fields to pad
+            size += 3 * len(self._groups()) + bytes_of(1)
         object.__setattr__(self, "max_bytes", size)
 
     def kept(self, grid: Grid) -> int:
@@ -43,70 +61,108 @@ class PayloadLayout:
 
     def encode(self, body: tuple[Signs, ...]) -> bytes:
         """Return the one encoding of a body: one `Signs` per tensor in schema order."""
-        flags, parts = np.zeros(len(self.grids), dtype=np.uint8), []
+        flags, counts = np.zeros(len(self.grids), dtype=np.int64), []
         for i, (grid, signs) in enumerate(zip(self.grids, body, strict=True)):
-            kept = self.kept(grid)
-            chunk, index = np.divmod(signs.keys, grid.area)
-            counts = np.bincount(chunk, minlength=grid.num_chunks)
-            if bool((counts < kept).any()):
-                flags[i] = 1
-                parts.append(_pack(counts, kept.bit_length()))
-            codes = index | (signs.signs < 0).astype(np.int64) << _index_bits(grid)
-            parts.append(_pack(codes, _index_bits(grid) + 1))
-        return b"".join([np.packbits(flags, bitorder="little").tobytes(), *parts])
+            flags[i] = len(signs.keys) < grid.num_chunks * self.kept(grid)
+            counts.append(
+                np.bincount(signs.keys // grid.area, minlength=grid.num_chunks)
+                if flags[i]
+                else np.full(grid.num_chunks, self.kept(grid), dtype=np.int64)
+            )
+        parts = [pack(flags, 1)]
+        if self.entropy:
+            return b"".join([*parts, *self._encode_sets(body, flags, counts)])
+        for i, (grid, signs) in enumerate(zip(self.grids, body, strict=True)):
+            if flags[i]:
+                parts.append(pack(counts[i], self.kept(grid).bit_length()))
+            minus = (signs.signs < 0).astype(np.int64)
+            parts.append(pack(signs.keys % grid.area | minus << _index_bits(grid), _index_bits(grid) + 1))
+        return b"".join(parts)
 
     def decode(self, data: bytes, at: int) -> tuple[Signs, ...]:
         """Read the body that begins at byte `at`; every other byte string is an `UpdateError`."""
-        flags, at = _unpack(data, at, len(self.grids), 1)
-        tensors = []
-        for grid, flag in zip(self.grids, flags.tolist(), strict=True):
-            kept = self.kept(grid)
-            if flag:
-                counts, at = _unpack(data, at, grid.num_chunks, kept.bit_length())
-                if bool((counts > kept).any()) or bool((counts == kept).all()):
-                    raise UpdateError("counts", f"{grid.name}: counts above {kept}, or all of them {kept}")
-            else:
-                counts = np.full(grid.num_chunks, kept, dtype=np.int64)
-            codes, at = _unpack(data, at, int(counts.sum()), _index_bits(grid) + 1)
-            tensors.append(_signs(grid, counts, codes))
+        flags, at = unpack(data, at, len(self.grids), 1)
+        tensors, at = (self._decode_sets if self.entropy else self._decode_indices)(data, at, flags)
         if at != len(data):
             raise UpdateError("length", f"{len(data) - at} bytes too many")
         return tuple(tensors)
 
+    def _decode_indices(self, data: bytes, at: int, flags: Int64s) -> tuple[list[Signs], int]:
+        tensors = []
+        for grid, flag in zip(self.grids, flags.tolist(), strict=True):
+            counts, at = self._counts(grid, flag, data, at)
+            codes, at = unpack(data, at, int(counts.sum()), _index_bits(grid) + 1)
+            index, minus = codes & ((1 << _index_bits(grid)) - 1), codes >> _index_bits(grid)
+            tensors.append(Signs(_keys(grid, counts, index), _signs(minus)))
+        return tensors, at
 
-def _signs(grid: Grid, counts: Int64s, codes: Int64s) -> Signs:
-    bits = _index_bits(grid)
-    index = codes & ((1 << bits) - 1)
+    def _counts(self, grid: Grid, flag: int, data: bytes, at: int) -> tuple[Int64s, int]:
+        kept = self.kept(grid)
+        if not flag:
+            return np.full(grid.num_chunks, kept, dtype=np.int64), at
+        counts, at = unpack(data, at, grid.num_chunks, kept.bit_length())
+        if bool((counts > kept).any()) or bool((counts == kept).all()):
+            raise UpdateError("counts", f"{grid.name}: counts above {kept}, or all of them {kept}")
+        return counts, at
+
+    def _groups(self) -> dict[tuple[int, int], list[int]]:
+        """``(area, k) -> tensors``, whose full chunks are coded together."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, grid in enumerate(self.grids):
+            groups.setdefault((grid.area, self.kept(grid)), []).append(i)
+        return groups
+
+    def _encode_sets(self, body: tuple[Signs, ...], flags: Int64s, counts: list[Int64s]) -> list[bytes]:
+        chosen = np.flatnonzero(flags).tolist()
+        parts = [pack(counts[i], self.kept(self.grids[i]).bit_length()) for i in chosen]
+        index = [signs.keys % grid.area for grid, signs in zip(self.grids, body, strict=True)]
+        full = [self._in_full(grid, count) for grid, count in zip(self.grids, counts, strict=True)]
+        for (area, kept), members in self._groups().items():
+            sets_CK = np.concatenate([index[i][full[i]] for i in members]).reshape(-1, kept)
+            parts.append(subset_coder(area, kept).encode(sets_CK))
+        parts += [pack(index[i][~full[i]], _index_bits(self.grids[i])) for i in chosen]
+        minus = np.concatenate([signs.signs < 0 for signs in body])
+        return [*parts, pack(minus.astype(np.int64), 1)]
+
+    def _decode_sets(self, data: bytes, at: int, flags: Int64s) -> tuple[list[Signs], int]:
+        counts: list[Int64s] = []
+        for grid, flag in zip(self.grids, flags.tolist(), strict=True):
+            count, at = self._counts(grid, flag, data, at)
+            counts.append(count)
+        full = [self._in_full(grid, count) for grid, count in zip(self.grids, counts, strict=True)]
+        index = [np.empty(len(mask_N), dtype=np.int64) for mask_N in full]
+        for (area, kept), members in self._groups().items():
+            sizes = [int(full[i].sum()) for i in members]
+            sets_CK, at = subset_coder(area, kept).decode(data, at, sum(sizes) // kept)
+            for i, part in zip(members, np.split(sets_CK.reshape(-1), np.cumsum(sizes)[:-1]), strict=True):
+                index[i][full[i]] = part
+        for i in np.flatnonzero(flags).tolist():
+            rest = ~full[i]
+            index[i][rest], at = unpack(data, at, int(rest.sum()), _index_bits(self.grids[i]))
+        minus, at = unpack(data, at, sum(len(mask_N) for mask_N in full), 1)
+        minuses = np.split(minus, np.cumsum([len(mask_N) for mask_N in full])[:-1])
+        return [
+            Signs(_keys(grid, counts[i], index[i]), _signs(minuses[i])) for i, grid in enumerate(self.grids)
+        ], at
+
+    def _in_full(self, grid: Grid, counts: Int64s) -> npt.NDArray[np.bool_]:
+        """Which of a tensor's coefficients are in full chunks, bool ``[N]``."""
+        mask_N: npt.NDArray[np.bool_] = np.repeat(counts == self.kept(grid), counts)
+        return mask_N
+
+
+def _keys(grid: Grid, counts: Int64s, index: Int64s) -> Int64s:
     if bool((index >= grid.area).any()):
         raise UpdateError("index", f"{grid.name}: an index is outside 0..{grid.area - 1}")
     keys = np.repeat(np.arange(grid.num_chunks, dtype=np.int64), counts) * grid.area + index
     if bool((np.diff(keys) <= 0).any()):
         raise UpdateError("index", f"{grid.name}: indices of a chunk are not strictly ascending")
-    return Signs(keys, np.where(codes >> bits, -1, 1).astype(np.int8))
+    return keys
+
+
+def _signs(minus: Int64s) -> npt.NDArray[np.int8]:
+    return (1 - 2 * minus).astype(np.int8)
 
 
 def _index_bits(grid: Grid) -> int:
     return (grid.area - 1).bit_length()
-
-
-def _bytes_of(num_bits: int) -> int:
-    return (num_bits + 7) // 8
-
-
-def _pack(values: npt.NDArray[np.int64], width: int) -> bytes:
-    """The lowest `width` bits of each value, one after the other, padded with zeros to a byte."""
-    bits = (values[:, None] >> np.arange(width)) & 1
-    return np.packbits(bits.astype(np.uint8).reshape(-1), bitorder="little").tobytes()
-
-
-def _unpack(data: bytes, at: int, count: int, width: int) -> tuple[Int64s, int]:
-    """Read `count` values of `width` bits from byte `at`; returns them and where they end."""
-    num_bits = count * width
-    end = at + _bytes_of(num_bits)
-    if end > len(data):
-        raise UpdateError("length", f"{len(data)} bytes, at least {end} are needed")
-    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8, count=end - at, offset=at), bitorder="little")
-    if bool(bits[num_bits:].any()):
-        raise UpdateError("padding", f"bits behind the last value at byte {end - 1} are not zero")
-    table = bits[:num_bits].reshape(count, width).astype(np.int64)
-    return (table << np.arange(width)).sum(axis=1, dtype=np.int64), end

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psyche_train.strategies.distro import largest
+from psyche_train.strategies.dct import largest
 from psyche_train.strategies.sparse_payload import LARGE, MAX_SCALE, MIN_SCALE, MINUS, SparseValues
 
 SMALLEST = 2.0**-100

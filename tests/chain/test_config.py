@@ -208,3 +208,10 @@ def test_amounts_refuse_anything_else(text: str) -> None:
 def test_amounts_that_no_mint_holds(bad: str) -> None:
     with pytest.raises(ValueError, match=r"amount|large|decimals"):
         to_base_units(Decimal(bad), 6)
+
+
+def test_more_local_steps_than_samples_is_named(tmp_path: Path) -> None:
+    text = (ROOT / "config/sparseloco.toml").read_text()
+    assert not load_config(write(tmp_path, text)).warnings
+    few = text.replace("global_batch_size_start = 96", "global_batch_size_start = 23")
+    assert "each of 3 members gets 7" in load_config(write(tmp_path, few)).warnings[0]

@@ -19,7 +19,16 @@ from psyche_chain.client.events import EventLog
 from psyche_chain.client.loop import Client
 from psyche_chain.client.weights import Weights
 from tests.client.views import wallet
-from tests.client.world import FAST, FakeAdapter, FakeMember, FakeModel, FakeNetwork, FakePort, FakeRun
+from tests.client.world import (
+    FAST,
+    FakeAdapter,
+    FakeEvals,
+    FakeMember,
+    FakeModel,
+    FakeNetwork,
+    FakePort,
+    FakeRun,
+)
 
 
 class Member:
@@ -36,6 +45,7 @@ class Member:
         self.scope = trio.CancelScope()
         self.client: Client | None = None
         self.port: FakePort | None = None
+        self.evals: FakeEvals | None = None
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -50,7 +60,7 @@ class Member:
             try:
                 self.port = FakePort(self.run, wallet(self.number), self.key, tier)
                 self.model = FakeModel(self.folder)
-                weights = Weights(self.model, self.folder / "records.log", events)
+                weights = Weights(self.model, self.folder / "records.log", events, self.evals)
                 adapter = FakeAdapter()
                 catch_up = CatchUp(weights, network, adapter, self.folder, events, tier=tier)
                 acts = Acts(

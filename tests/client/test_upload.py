@@ -74,9 +74,11 @@ async def test_what_waits_is_replaced_by_what_is_newer_and_the_last_is_not_lost(
 async def test_an_upload_that_hangs_does_not_hold_the_member_for_ever(tmp_path, autojump_clock):
     never = threading.Event()
     with EventLog(tmp_path / "events") as events:
-        uploader = Uploader("hub:org/model", events, publish=lambda *args: str(never.wait(30)))
+        uploader = Uploader("hub:org/model", events, publish=lambda *args: str(never.wait(60)))
         uploader.offer(upload(1))
+        started = trio.current_time()
         await uploader.finish(deadline_s=3600)
+        assert trio.current_time() - started == pytest.approx(3600)  # virtual
     never.set()
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import trio
@@ -396,6 +397,12 @@ class FakeNetwork:
             self.own.hidden[name] = hidden_until
         return name
 
+    async def publish_file(self, path: Path, blob_id: bytes) -> None:
+        self.own.blobs[blob_id] = await trio.Path(path).read_bytes()
+
+    async def obtain(self, blob_id: bytes, *, deadline_s: float, max_bytes: int) -> None:
+        await self.fetch(blob_id, deadline_s=deadline_s, max_bytes=max_bytes)
+
     async def reveal(self, round: int) -> None:
         self.own.revealed = max(self.own.revealed, round)
 
@@ -455,6 +462,7 @@ class FakeModel:
 
     parameters = 1
     max_update_bytes = 1000
+    data: Any = SimpleNamespace(missing=(), blobs=frozenset(), offers=list, refresh=lambda: None)
 
     def __init__(self, state_dir: Path, *, train_s: float = 0.02) -> None:
         self.folder = state_dir / "checkpoints"
@@ -516,6 +524,25 @@ class FakeModel:
 
     def validation_loss(self) -> float:
         return 1.0
+
+
+class FakeEvals:
+    """An evaluation without end, in slices of `slice_s`."""
+
+    def __init__(self, slice_s: float = 0.01) -> None:
+        self.slice_s = slice_s
+        self.began: list[int] = []
+        """Steps of all slices."""
+        self.results: dict[int, dict[str, Any]] = {}
+        """What a slice finishes, by its number."""
+
+    def is_due(self, step: int) -> bool:
+        return not any("error" in self.results.get(n, {}) for n in range(len(self.began)))
+
+    def slice(self, step: int) -> dict[str, Any] | None:
+        self.began.append(step)
+        time.sleep(self.slice_s)
+        return self.results.get(len(self.began) - 1)
 
 
 class FakeAdapter:

@@ -55,6 +55,22 @@ def test_bytes_in_another_form_are_refused(spec):
         ({"optimizer": {"Distro": {"compression_chunk": 4, "compression_topk": 17}}}, "allowed 1..16"),
         ({"optimizer": {"Distro": {"compression_chunk": 129}}}, "less than or equal to 128"),
         ({"optimizer": {"Distro": {"votes": "everyone"}}}, "'senders', 'holders' or 'tokens'"),
+        (
+            {"optimizer": {"Distro": {"weight_decay": 1.5}}, "lr_schedule": {"Constant": {"base_lr": 1.0}}},
+            "1.0 x",
+        ),
+        ({"optimizer": {"AdamW": {}, "SparseLoCo": {}}}, "found SparseLoCo, AdamW"),
+        ({"optimizer": {"AdamW": {"votes": "senders"}}}, "'holders' or 'tokens'"),
+        ({"optimizer": {"AdamW": {"betas": [0.9]}}}, "betas.1"),
+        ({"optimizer": {"AdamW": {"betas": [0.9, 1.0]}}}, "less than or equal to 0.999999"),
+        ({"optimizer": {"AdamW": {"betas": ["0.9", 0.95]}}}, "valid number"),
+        ({"optimizer": {"AdamW": {"eps": 0.0}}}, "optimizer.AdamW.eps"),
+        ({"optimizer": {"AdamW": {"compression_topk": 4}}}, "not permitted"),
+        ({"optimizer": {"SparseLoCo": {"nesterov": True}}}, "needs outer_momentum above 0"),
+        ({"optimizer": {"SparseLoCo": {"outer_momentum": 1.0}}}, "less than 1"),
+        ({"optimizer": {"SparseLoCo": {"outer_lr": 0.0}}}, "greater than 0"),
+        ({"optimizer": {"SparseLoCo": {"local_steps": 0}}}, "greater than or equal to 1"),
+        ({"optimizer": {"SparseLoCo": {"compression_chunk": 4, "compression_topk": 17}}}, "allowed 1..16"),
         ({"lr_schedule": {"Constant": {"base_lr": float("nan")}}}, "finite"),
         ({"lr_schedule": {"Constant": {"base_lr": "0.1"}}}, "valid number"),
         (
@@ -122,3 +138,18 @@ def test_linear_and_warmup_stable_decay_reach_their_ends():
     )
     found = [decay.at(step) for step in (1, 4, 5, 7, 9, 14, 500)]
     assert found == pytest.approx([1.0, 1.0, 1.0, 0.75, 0.5, 0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "folded"),
+    [
+        ({"Distro": {}}, ()),
+        ({"SparseLoCo": {"betas": [0, 0.5]}}, ()),
+        ({"SparseLoCo": {"outer_momentum": 0.9, "nesterov": True}}, ("momentum",)),
+        ({"AdamW": {"betas": [0.9, 0.999]}}, ("exp_avg", "exp_avg_sq")),
+    ],
+)
+def test_every_strategy_survives_its_canonical_bytes_and_names_its_folded_state(make_spec, optimizer, folded):
+    spec = make_spec(optimizer=optimizer)
+    assert TrainSpec.from_bytes(spec.to_bytes()) == spec
+    assert spec.optimizer.chosen.folded == folded

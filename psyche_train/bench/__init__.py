@@ -1,0 +1,1 @@
+"""What a member's step costs beyond forward and backward, measured on the machine it runs on."""
