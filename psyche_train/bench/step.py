@@ -21,6 +21,7 @@ from psyche_train.blobs import blob_id
 from psyche_train.learner import gradient_norm, num_counted
 from psyche_train.records import Accepted, RoundRecord
 from psyche_train.spec import TrainSpec
+from psyche_train.strategies.distro_strategy import Distro
 from psyche_train.strategies.header import ExpectedUpdate, UpdateHeader
 from psyche_train.strategies.update import Update
 from psyche_train.trainer import Trainer
@@ -106,7 +107,8 @@ class MemberBench:
     def encode(self) -> None:
         """Error feedback, transform, selection."""
         self._encoded += 1
-        state = self.trainer.training.state  # type: ignore[attr-defined]
+        assert isinstance(self.trainer.training, Distro)
+        state = self.trainer.training.state
         self.body = state.encode(self._encoded, self.gradients, self.lr)
         state.settle(self._encoded, accepted=True)
 

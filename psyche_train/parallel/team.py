@@ -311,7 +311,7 @@ class TeamStrategy(Strategy[Body]):
         self._team.order("clear", self._own.clear)
 
     def own_tensors(self) -> Iterator[Tensor]:
-        """This rank's part of the own state."""
+        """Those of this process's rank; each of the others holds about as much."""
         return self._own.own_tensors()
 
     def tensors(self) -> dict[str, Tensor]:

@@ -64,7 +64,7 @@ def test_bytes_in_another_form_are_refused(spec):
         ({"optimizer": {"AdamW": {"betas": [0.9]}}}, "betas.1"),
         ({"optimizer": {"AdamW": {"betas": [0.9, 1.0]}}}, "less than or equal to 0.999999"),
         ({"optimizer": {"AdamW": {"betas": ["0.9", 0.95]}}}, "valid number"),
-        ({"optimizer": {"AdamW": {"eps": 0.0}}}, "greater than or equal to 1e-20"),
+        ({"optimizer": {"AdamW": {"eps": 0.0}}}, "optimizer.AdamW.eps"),
         ({"optimizer": {"AdamW": {"compression_topk": 4}}}, "not permitted"),
         ({"optimizer": {"SparseLoCo": {"nesterov": True}}}, "needs outer_momentum above 0"),
         ({"optimizer": {"SparseLoCo": {"outer_momentum": 1.0}}}, "less than 1"),
