@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from psyche_train.models.family import ModelError, ModelFamily
+from psyche_train.models.family import ModelFamily
 from psyche_train.models.tensors import TensorSpec, TierError
 
 __all__ = ["Schema", "TensorSpec", "TierError"]
@@ -38,15 +38,9 @@ class Schema:
 
         Raises:
             TierError: the feed-forward width does not divide by ``2**max_tier``.
-            ModelError: the configuration's numbers do not fit one another.
         """
         family.check_tier(max_tier)
-        try:
-            return cls(family.tensors(), max_tier, family, family.constants())
-        except ModelError:
-            raise
-        except Exception as error:  # a library builds the model to look at it, and raises what it likes
-            raise ModelError(f"no model can be built from the configuration: {error!r}") from error
+        return cls(family.tensors(), max_tier, family, family.constants())
 
     @property
     def stored(self) -> tuple[TensorSpec, ...]:
