@@ -6,7 +6,7 @@ import multiprocessing
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -91,6 +91,7 @@ class Team:
             self._pipes.append(ours)
             self._processes.append(process)
         self._close = weakref.finalize(self, _end, self._pipes, self._processes, self._folder)
+        self._answers()  # started: whoever fails before that does not keep the others waiting
         group = self._guarded(lambda: RankGroup(meeting, 0, len(devices), devices[0], timeout_s))
         self._answers()
         self.rank = Rank(spec, schema, tier, group, options)
@@ -309,6 +310,10 @@ class TeamStrategy(Strategy[Body]):
     def clear(self) -> None:
         """See `Strategy.clear`."""
         self._team.order("clear", self._own.clear)
+
+    def own_tensors(self) -> Iterator[Tensor]:
+        """Those of this process's rank; each of the others holds about as much."""
+        return self._own.own_tensors()
 
     def tensors(self) -> dict[str, Tensor]:
         """Every rank's own state; a member of any number of ranks can take it."""
