@@ -6,7 +6,7 @@ import multiprocessing
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -309,6 +309,14 @@ class TeamStrategy(Strategy[Body]):
     def clear(self) -> None:
         """See `Strategy.clear`."""
         self._team.order("clear", self._own.clear)
+
+    def own_tensors(self) -> Iterator[Tensor]:
+        """Those of the first rank."""
+        return self._own.own_tensors()
+
+    def folded_tensors(self) -> Iterator[Tensor]:
+        """Those of the first rank."""
+        return self._own.folded_tensors()
 
     def tensors(self) -> dict[str, Tensor]:
         """Every rank's own state; a member of any number of ranks can take it."""
