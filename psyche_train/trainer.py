@@ -338,7 +338,7 @@ class Trainer:
             model = holding.learner.model
             model.eval()
             try:
-                yield model if self.held_tier == self.tier else None, holding.weights
+                yield model if self.held_tier == self.tier else None, holding.stored
             finally:
                 model.train()
 

@@ -213,8 +213,7 @@ class SparseLoCo(Strategy[Body]):
         """Forget error buffers, what was sent, and the local AdamW."""
         self.error = {grid.name: torch.zeros(grid.shape, device=self.device) for grid in self.grids}
         self.pending = Pending()
-        self.ahead: dict[int, dict[str, Tensor]] = {}
-        """Round number -> tensor name -> what the member's local steps took off, fp32; with `ahead` only."""
+        self.ahead = {}
         self.inner = LocalAdamW.fresh(self.config, self.grids, self.device)
 
     def own_tensors(self) -> Iterator[Tensor]:
@@ -223,6 +222,8 @@ class SparseLoCo(Strategy[Body]):
         yield from self.inner.first.values()
         yield from self.inner.second.values()
         yield from self.pending.all()
+        for moved in self.ahead.values():
+            yield from moved.values()
 
     def tensors(self) -> dict[str, Tensor]:
         """Error buffers, what was sent, and the local AdamW."""
