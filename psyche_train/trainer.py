@@ -25,6 +25,7 @@ from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
 from psyche_train.learner import Learner, LearnerOptions
 from psyche_train.matformer.box import StartupInfo, says_tier
+from psyche_train.matformer.helper import held_tier
 from psyche_train.matformer.holding import Holding, hold
 from psyche_train.matformer.loading import CheckpointError, Strategy, inferred
 from psyche_train.matformer.memory import Memory, num_bytes
@@ -56,6 +57,10 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 VALIDATION_WINDOWS = 64
+_HELPERS_HOLD_ALL = (
+    "this run is in helper mode (matformer.helper_fraction): its members hold the full model. Load tier 0's "
+    "checkpoint, with strategy universal or auto"
+)
 
 
 class Trainer:
@@ -104,10 +109,14 @@ class Trainer:
             torch.set_num_threads(threads)
         self.spec, self.tier, self.run = spec, tier, run
         self.strategy: Strategy = strategy
+        self.held_tier = held_tier(spec, tier)
+        """The tier whose slice is held: 0 in helper mode, else the member's."""
+        if self.held_tier != tier and strategy == "sliced":
+            raise CheckpointError(f"load strategy sliced reads a slice, and {_HELPERS_HOLD_ALL}")
         devices = rank_devices(device, ranks)
         self.device = devices[0]
         self.options = options
-        self.schema = schema_of(spec, tier)
+        self.schema = schema_of(spec, self.held_tier)
         self.data = Dataset(spec, self.schema.family.vocab_size, blobs=state_dir / "blobs", folder=data)
         self._team = None
         if len(devices) > 1:
@@ -139,13 +148,6 @@ class Trainer:
             device=self.device,
             asked_device=device,
         )
-        self.held_tier = self.training.shares.held_tier(tier)
-        """The tier whose slice is held: 0 in helper mode, else the member's."""
-        if self.held_tier != tier and strategy == "sliced":
-            raise CheckpointError(
-                "this run is in helper mode (matformer.helper_fraction): its members hold the full model, which "
-                "load strategy sliced does not read; load with universal or auto"
-            )
         self._holding: Holding | None = None
         self._digests: list[bytes] | None = None
         self.half_folded = False
@@ -176,11 +178,18 @@ class Trainer:
     def reset(self) -> None:
         """Take the run's first weights and forget the error buffers; the position is genesis."""
         with self._turn:
-            with first_weights(self.spec, self.schema, self.held_tier, self.strategy) as first:
-                self.training.clear()
-                self.training.start_folded()
-                shared = ChainMap(first.weights, self.training.folded)  # type: ignore[arg-type]  # only read
-                self._take(shared, Position())
+            try:
+                with first_weights(self.spec, self.schema, self.held_tier, self.strategy) as first:
+                    self.training.clear()
+                    self.training.start_folded()
+                    shared = ChainMap(first.weights, self.training.folded)  # type: ignore[arg-type]  # only read
+                    self._take(shared, Position())
+            except TierError as error:
+                if self.held_tier == self.tier:
+                    raise
+                raise CheckpointError(
+                    f"the run's first checkpoint is a slice, and {_HELPERS_HOLD_ALL}"
+                ) from error
             self._describe(first.name, cut=first.cut)
 
     def restore(self, path: Path, position: Position) -> None:
@@ -348,7 +357,7 @@ class Trainer:
             model = holding.learner.model
             model.eval()
             try:
-                yield model if self.held_tier == self.tier else None, holding.weights
+                yield model if self.held_tier == self.tier else None, holding.stored
             finally:
                 model.train()
 
@@ -383,10 +392,7 @@ class Trainer:
 
     def _check_holds_enough(self, tier: int, name: str) -> None:
         if self.held_tier < self.tier and tier > 0:
-            raise CheckpointError(
-                f"{name} is the slice of tier {tier}, and this run is in helper mode "
-                "(matformer.helper_fraction): its members hold the full model. Load tier 0's checkpoint"
-            )
+            raise CheckpointError(f"{name} is the slice of tier {tier}, and {_HELPERS_HOLD_ALL}")
 
     def _all_digests(self) -> list[bytes]:
         """``[g_T, ..., g_held]`` of all that is held."""

@@ -84,7 +84,8 @@ def load_trainer(
     """
     try:
         device_ = rank_devices(device, ranks)[0]
-        if (lacking := shortage(spec, schema_of(spec, tier), tier, device_)) is not None:
+        schema = schema_of(spec, held_tier(spec, tier))
+        if (lacking := shortage(spec, schema, tier, device_)) is not None:
             raise ConfigError(f"this machine has too little memory: {lacking}")
         trainer = Trainer(
             spec,
@@ -110,7 +111,7 @@ class TrainerAdapter:
     """Builds the trainer's types; see `psyche_chain.client.ports.Adapter`."""
 
     def __init__(self, spec: TrainSpec, *, run: bytes, tier: int) -> None:
-        self._schema = schema_of(spec, tier)
+        self._schema = schema_of(spec, held_tier(spec, tier))
         self._shared = with_folded(self._schema, spec)
         self._run = run
         self._held_tier = held_tier(spec, tier)

@@ -7,6 +7,7 @@ has the width of slice and sample: before it trains, the neurons that it trains 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,8 +28,8 @@ class Holding:
         self.weights: Mapping[str, Tensor] = learner.weights
         """``name -> fp32`` in schema order; only the fold changes them."""
 
-    @property
-    def stored(self) -> dict[str, Tensor]:
+    @cached_property
+    def stored(self) -> Mapping[str, Tensor]:
         """Everything that a checkpoint holds: the weights, then the model's constants."""
         return {**self.weights, **self.learner.constants}
 

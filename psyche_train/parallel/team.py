@@ -91,6 +91,7 @@ class Team:
             self._pipes.append(ours)
             self._processes.append(process)
         self._close = weakref.finalize(self, _end, self._pipes, self._processes, self._folder)
+        self._answers()  # started: whoever fails before that does not keep the others waiting
         group = self._guarded(lambda: RankGroup(meeting, 0, len(devices), devices[0], timeout_s))
         self._answers()
         self.rank = Rank(spec, schema, tier, group, options)

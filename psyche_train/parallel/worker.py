@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import signal
-import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,6 +18,8 @@ from psyche_train.parallel.group import RankGroup
 from psyche_train.parallel.rank import Rank
 from psyche_train.resolve import schema_of
 from psyche_train.spec import TrainSpec
+
+logger = logging.getLogger(__name__)
 
 AGREED = (TrainCancelled, NotFinite)
 """What every rank raises alike."""
@@ -50,6 +52,8 @@ def work(pipe: Connection, assignment: Assignment) -> None:
         torch.set_num_threads(assignment.threads)
         orders = _Orders(assignment)
         pipe.send(("done", None))
+        orders.join()
+        pipe.send(("done", None))
         while True:
             name, arguments = pipe.recv()
             try:
@@ -63,20 +67,25 @@ def work(pipe: Connection, assignment: Assignment) -> None:
             pipe.send(answer)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
-    except Exception:
-        pipe.send(("failed", traceback.format_exc(limit=-3)))
+    except Exception as error:
+        logger.debug("rank %d failed", assignment.rank, exc_info=True)
+        pipe.send(("failed", f"{type(error).__name__}: {error}"))
 
 
 class _Orders:
     """Every method is an order by its name; its arguments are what the first rank sends."""
 
     def __init__(self, assignment: Assignment) -> None:
-        spec = TrainSpec.from_bytes(assignment.spec)
-        self._spec, self._tier = spec, assignment.tier
-        self._schema = schema_of(spec, assignment.tier)
-        device = torch.device(assignment.device)
-        group = RankGroup(assignment.meeting, assignment.rank, assignment.ranks, device, assignment.timeout_s)
-        self._rank = Rank(spec, self._schema, assignment.tier, group, assignment.options)
+        self._assignment = assignment
+        self._spec, self._tier = TrainSpec.from_bytes(assignment.spec), assignment.tier
+        self._schema = schema_of(self._spec, assignment.tier)
+
+    def join(self) -> None:
+        """Meet the other ranks."""
+        given = self._assignment
+        device = torch.device(given.device)
+        group = RankGroup(given.meeting, given.rank, given.ranks, device, given.timeout_s)
+        self._rank = Rank(self._spec, self._schema, given.tier, group, given.options)
 
     def hold(self) -> None:
         """Build the model; its weights come from rank 0."""
