@@ -58,5 +58,5 @@ def _digest(tensors: Iterator[tuple[str, Tensor]]) -> bytes:
         digest.update(struct.pack("<H", len(encoded)) + encoded)
         digest.update(struct.pack(f"<B{values.dim()}Q", values.dim(), *values.shape))
         array = values.detach().contiguous().cpu().numpy()
-        digest.update((array if sys.byteorder == "little" else array.byteswap()).reshape(-1))
+        digest.update((array if sys.byteorder == "little" else array.byteswap()).reshape(-1).data)
     return digest.digest()
