@@ -23,6 +23,7 @@ MEANINGLESS: Final = {
     "run_state": "a run's state is on chain",
     "config.verification_percent": "there is no verifier committee; every round is attested by its witnesses",
     "model.LLM.checkpoint_source": "the chain names the last agreed checkpoint",
+    "model.LLM.data_location.Http.shuffle": "every source is shuffled by the run's own seed",
     "model.LLM.version": "the specification has no version of its own",
 }
 """Keys of Psyche's files without a meaning here, and why."""

@@ -20,15 +20,18 @@ from psyche_train.checkpoints.store import STATE, CheckpointInfo, CheckpointStor
 from psyche_train.checkpoints.tensors import read_all
 from psyche_train.data.dataset import Dataset
 from psyche_train.data.tokenizer import save_byte_tokenizer
+from psyche_train.devices import rank_devices
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
-from psyche_train.learner import Learner, choose_device
+from psyche_train.learner import Learner, LearnerOptions
 from psyche_train.matformer.box import StartupInfo, says_tier
+from psyche_train.matformer.helper import held_tier
 from psyche_train.matformer.holding import Holding, hold
 from psyche_train.matformer.loading import CheckpointError, Strategy, inferred
 from psyche_train.matformer.memory import Memory, num_bytes
 from psyche_train.matformer.stored import StoredWeights
 from psyche_train.models.schema import TierError
+from psyche_train.parallel import Team
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import first_weights, schema_of, with_folded
 from psyche_train.spec import TrainSpec
@@ -54,6 +57,10 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 VALIDATION_WINDOWS = 64
+_HELPERS_HOLD_ALL = (
+    "this run is in helper mode (matformer.helper_fraction): its members hold the full model. Load tier 0's "
+    "checkpoint, with strategy universal or auto"
+)
 
 
 class Trainer:
@@ -66,10 +73,12 @@ class Trainer:
         tier: the member's slice.
         run: 32 bytes, the run's key; updates and checkpoints name it.
         state_dir: checkpoints go to ``state_dir/checkpoints``.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps"; "cuda:N,M" is a rank on each.
         threads: torch's threads; None leaves torch's own choice.
         strategy: how a slice is read from the run's first checkpoint.
         keep: checkpoints that are kept, besides the pinned one.
+        options: how this member computes; changes nothing that other members compute.
+        ranks: processes that train as this member, see `psyche_train.parallel`; None: one for each device.
         data: folder with the run's data, where they are elsewhere than the run says.
 
     Raises:
@@ -88,6 +97,8 @@ class Trainer:
         threads: int | None = None,
         strategy: Strategy = "auto",
         keep: int = 3,
+        options: LearnerOptions | None = None,
+        ranks: int | None = None,
         data: Path | None = None,
     ) -> None:
         if not 0 <= tier <= spec.matformer.max_tier:
@@ -98,10 +109,21 @@ class Trainer:
             torch.set_num_threads(threads)
         self.spec, self.tier, self.run = spec, tier, run
         self.strategy: Strategy = strategy
-        self.device = choose_device(device)
-        self.schema = schema_of(spec, tier)
+        self.held_tier = held_tier(spec, tier)
+        """The tier whose slice is held: 0 in helper mode, else the member's."""
+        if self.held_tier != tier and strategy == "sliced":
+            raise CheckpointError(f"load strategy sliced reads a slice, and {_HELPERS_HOLD_ALL}")
+        devices = rank_devices(device, ranks)
+        self.device = devices[0]
+        self.options = options
+        self.schema = schema_of(spec, self.held_tier)
         self.data = Dataset(spec, self.schema.family.vocab_size, blobs=state_dir / "blobs", folder=data)
-        self.training = strategy_of(spec, self.schema, tier, self.device)
+        self._team = None
+        if len(devices) > 1:
+            self._team = Team(spec, self.schema, tier, devices, options=options, threads=threads)
+        self.training = (
+            self._team.strategy if self._team else strategy_of(spec, self.schema, tier, self.device)
+        )
         """The run's training strategy; `strategy` is only how a slice is read."""
         self.shared = with_folded(self.schema, spec)
         """Everything that members share: the weights and what belongs to them in the fold."""
@@ -126,13 +148,6 @@ class Trainer:
             device=self.device,
             asked_device=device,
         )
-        self.held_tier = self.training.shares.held_tier(tier)
-        """The tier whose slice is held: 0 in helper mode, else the member's."""
-        if self.held_tier != tier and strategy == "sliced":
-            raise CheckpointError(
-                "this run is in helper mode (matformer.helper_fraction): its members hold the full model, which "
-                "load strategy sliced does not read; load with universal or auto"
-            )
         self._holding: Holding | None = None
         self._digests: list[bytes] | None = None
         self.half_folded = False
@@ -163,11 +178,18 @@ class Trainer:
     def reset(self) -> None:
         """Take the run's first weights and forget the error buffers; the position is genesis."""
         with self._turn:
-            with first_weights(self.spec, self.schema, self.held_tier, self.strategy) as first:
-                self.training.clear()
-                self.training.start_folded()
-                shared = ChainMap(first.weights, self.training.folded)  # type: ignore[arg-type]  # only read
-                self._take(shared, Position())
+            try:
+                with first_weights(self.spec, self.schema, self.held_tier, self.strategy) as first:
+                    self.training.clear()
+                    self.training.start_folded()
+                    shared = ChainMap(first.weights, self.training.folded)  # type: ignore[arg-type]  # only read
+                    self._take(shared, Position())
+            except TierError as error:
+                if self.held_tier == self.tier:
+                    raise
+                raise CheckpointError(
+                    f"the run's first checkpoint is a slice, and {_HELPERS_HOLD_ALL}"
+                ) from error
             self._describe(first.name, cut=first.cut)
 
     def restore(self, path: Path, position: Position) -> None:
@@ -283,11 +305,16 @@ class Trainer:
             return self.store.write(
                 self.position,
                 info,
-                {tensor.name: shared.pop(tensor.name) for tensor in self.schema.tensors},
+                {tensor.name: shared.pop(tensor.name) for tensor in self.schema.stored},
                 self.training.tensors(),
                 self._save_configuration,
                 folded=shared,
             )
+
+    def close(self) -> None:
+        """End the processes of the other ranks, if there are any."""
+        if self._team is not None:
+            self._team.close()
 
     def pin(self, path: Path | None) -> None:
         """Keep this checkpoint whatever its age: the one that the chain agreed on."""
@@ -330,7 +357,7 @@ class Trainer:
             model = holding.learner.model
             model.eval()
             try:
-                yield model if self.held_tier == self.tier else None, holding.weights
+                yield model if self.held_tier == self.tier else None, holding.stored
             finally:
                 model.train()
 
@@ -349,7 +376,10 @@ class Trainer:
     def _build(self, width: int, weights: Mapping[str, Tensor]) -> Learner:
         family = self.schema.family
         factor = (family.ffn_width / width) ** self.spec.matformer.ffn_rescale if width else 1.0
-        return Learner(family.build(width, weights, self.device, factor=factor), self.schema, self.device)
+        model = family.build(width, weights, self.device, factor=factor)
+        if self._team is not None:
+            return self._team.learner(model, self.schema, self.device)
+        return Learner(model, self.schema, self.device, self.options)
 
     def _loaded(self) -> Holding:
         if self._holding is None:
@@ -362,10 +392,7 @@ class Trainer:
 
     def _check_holds_enough(self, tier: int, name: str) -> None:
         if self.held_tier < self.tier and tier > 0:
-            raise CheckpointError(
-                f"{name} is the slice of tier {tier}, and this run is in helper mode "
-                "(matformer.helper_fraction): its members hold the full model. Load tier 0's checkpoint"
-            )
+            raise CheckpointError(f"{name} is the slice of tier {tier}, and {_HELPERS_HOLD_ALL}")
 
     def _all_digests(self) -> list[bytes]:
         """``[g_T, ..., g_held]`` of all that is held."""
@@ -375,7 +402,7 @@ class Trainer:
         return self._digests
 
     def _shared_tensors(self) -> dict[str, Tensor]:
-        return {**self._loaded().weights, **self.training.folded}
+        return {**self._loaded().stored, **self.training.folded}
 
     def _save_configuration(self, folder: Path) -> None:
         family = self.schema.family

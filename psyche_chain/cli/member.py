@@ -1,6 +1,7 @@
 """Commands of a member: join, leave, and the rent of a membership."""
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,14 @@ from psyche_train.evals.load import names_of
 from psyche_train.evals.options import EvalOptions
 
 
+class Precision(StrEnum):
+    """Of the forward and backward pass."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     add_commands(
@@ -51,7 +60,25 @@ def join(
         ),
     ] = 0,
     weight: Annotated[int, typer.Option("--weight", min=1, max=65535, help="Share of the work.")] = 1,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, mps, cuda or cuda:N,...")] = "auto",
+    ranks: Annotated[
+        int | None,
+        typer.Option("--ranks", min=1, max=64, help="Processes that train together; else one per device."),
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="Of forward and backward; auto is bf16 on CUDA.")
+    ] = Precision.AUTO,
+    micro_batch_tokens: Annotated[
+        int | None,
+        typer.Option("--micro-batch-tokens", min=1, metavar="N", help="Tokens of one pass; bounds memory."),
+    ] = None,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Run forward and backward through torch.compile.")
+    ] = False,
+    checkpoint_activations: Annotated[
+        bool,
+        typer.Option("--checkpoint-activations", help="Compute activations twice instead of keeping them."),
+    ] = False,
     state_dir: Annotated[
         Path | None,
         typer.Option(
@@ -166,6 +193,11 @@ def join(
             tier=tier,
             weight=weight,
             device=device,
+            ranks=ranks,
+            precision=precision.value,
+            micro_batch_tokens=micro_batch_tokens,
+            compile=compile_,
+            checkpoint_activations=checkpoint_activations,
             state_dir=state_dir or _default_state_dir(found, str(signer.pubkey())),
             listen=listen,
             data=data,

@@ -10,12 +10,14 @@ from psyche_chain.errors import ConfigError
 from psyche_train.checkpoints.position import Position
 from psyche_train.checkpoints.shared import shared_bytes
 from psyche_train.checkpoints.store import verify as verify_checkpoint
+from psyche_train.devices import rank_devices
 from psyche_train.fold.digest import part_digests, weights_hash
-from psyche_train.learner import choose_device
+from psyche_train.learner import LearnerOptions
 from psyche_train.matformer.helper import held_tier
 from psyche_train.matformer.loading import inferred
 from psyche_train.matformer.memory import shortage
 from psyche_train.matformer.stored import StoredWeights
+from psyche_train.parallel import RankError
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import schema_of, with_folded
 from psyche_train.spec import TrainSpec
@@ -70,6 +72,8 @@ def load_trainer(
     state_dir: Path,
     device: str,
     threads: int | None,
+    ranks: int | None = None,
+    options: LearnerOptions | None = None,
     data: Path | None = None,
 ) -> MemberTrainer:
     """Make the trainer and take the newest checkpoint on this disk, or the run's first weights.
@@ -79,13 +83,23 @@ def load_trainer(
             tier does not fit into its memory.
     """
     try:
-        if (lacking := shortage(spec, schema_of(spec, tier), tier, choose_device(device))) is not None:
+        device_ = rank_devices(device, ranks)[0]
+        schema = schema_of(spec, held_tier(spec, tier))
+        if (lacking := shortage(spec, schema, tier, device_)) is not None:
             raise ConfigError(f"this machine has too little memory: {lacking}")
         trainer = Trainer(
-            spec, tier=tier, run=run, state_dir=state_dir, device=device, threads=threads, data=data
+            spec,
+            tier=tier,
+            run=run,
+            state_dir=state_dir,
+            device=device,
+            threads=threads,
+            ranks=ranks,
+            options=options,
+            data=data,
         )
         trainer.load()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RankError) as error:
         raise ConfigError(
             f"the run's model or data cannot be prepared on this machine: {error}",
             "get what is missing, then run the command again",
@@ -97,7 +111,7 @@ class TrainerAdapter:
     """Builds the trainer's types; see `psyche_chain.client.ports.Adapter`."""
 
     def __init__(self, spec: TrainSpec, *, run: bytes, tier: int) -> None:
-        self._schema = schema_of(spec, tier)
+        self._schema = schema_of(spec, held_tier(spec, tier))
         self._shared = with_folded(self._schema, spec)
         self._run = run
         self._held_tier = held_tier(spec, tier)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from psyche_train.evals.options import EvalOptions
 
@@ -29,6 +29,14 @@ class JoinOptions:
     weight: int = 1
     """Share of a round's samples, within the authorization's limit."""
     device: str = "auto"
+    """"auto", "cpu", "mps", "cuda" or "cuda:N,..."; several are a rank each."""
+    ranks: int | None = None
+    """Processes that train as this member; None: one for each device."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of forward and backward, see `psyche_train.learner.LearnerOptions`, like the next three."""
+    micro_batch_tokens: int | None = None
+    compile: bool = False
+    checkpoint_activations: bool = False
     listen: str = "/ip4/127.0.0.1/tcp/0"
     """Multiaddr for peers; port 0 picks one and keeps it over restarts."""
     data: Path | None = None

@@ -90,6 +90,7 @@ async def _be_member(
     from psyche_chain.client.weights import Weights
     from psyche_train.blobs import BlobStoreError
     from psyche_train.evals.member import MemberEvals
+    from psyche_train.learner import LearnerOptions
     from psyche_train.matformer.box import startup_box
     from psyche_train.network import NetworkConfig, NetworkError, open_network
 
@@ -112,6 +113,13 @@ async def _be_member(
         state_dir=folder.path,
         device=options.device,
         threads=options.threads,
+        ranks=options.ranks,
+        options=LearnerOptions(
+            precision=options.precision,
+            micro_batch_tokens=options.micro_batch_tokens,
+            compile=options.compile,
+            checkpoint_activations=options.checkpoint_activations,
+        ),
         data=options.data,
     )
     try:

@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ Publish = Callable[[Path, str, str], str]
 """Takes the checkpoint's directory, where to and a message; returns a reference to what was uploaded."""
 
 
-FINISH_POLL_S = 0.2
+FINISH_POLL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Uploader:
         self._publish = publish or _publish
         self._waiting: queue.Queue[Upload | None] = queue.Queue()
         self._token = trio.lowlevel.current_trio_token()
+        self._is_over = False
         self._thread = threading.Thread(target=self._work, name="upload", daemon=True)
         self._thread.start()
 
@@ -69,6 +71,8 @@ class Uploader:
         with trio.move_on_after(deadline_s):
             while self._thread.is_alive():
                 await trio.sleep(FINISH_POLL_S)
+        await trio.sleep(0.01)  # what the thread told last is written before the diary is closed
+        self._is_over = True
 
     def _work(self) -> None:
         ends = False
@@ -94,10 +98,15 @@ class Uploader:
 
     def _tell(self, event: str, **fields: object) -> None:
         """Events are written by the member's own thread."""
-        try:
-            self._token.run_sync_soon(lambda: self._events.emit(event, **fields))
-        except trio.RunFinishedError:
-            logger.warning("event=%s came after the end fields=%s", event, fields)
+
+        def emit() -> None:
+            if self._is_over:  # the diary may be closed
+                logger.warning("event=%s came after the end fields=%s", event, fields)
+            else:
+                self._events.emit(event, **fields)
+
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(emit)
 
 
 def _publish(path: Path, target: str, message: str) -> str:

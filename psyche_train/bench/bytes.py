@@ -47,4 +47,6 @@ def _parameters(chosen: tuple[Grid, ...]) -> int:
 
 
 def _length(chosen: tuple[Grid, ...], topk: int, entropy: bool) -> int:
+    if not chosen:
+        return 0
     return len(PayloadLayout(chosen, topk, entropy).encode(random_body(chosen, topk, 0)))

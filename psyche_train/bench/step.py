@@ -18,9 +18,10 @@ from torch import Tensor
 from psyche_train.bench.models import distro_of, random_body
 from psyche_train.bench.timing import Part, Timing, interleave
 from psyche_train.blobs import blob_id
-from psyche_train.learner import gradient_norm
+from psyche_train.learner import gradient_norm, num_counted
 from psyche_train.records import Accepted, RoundRecord
 from psyche_train.spec import TrainSpec
+from psyche_train.strategies.distro_strategy import Distro
 from psyche_train.strategies.header import ExpectedUpdate, UpdateHeader
 from psyche_train.strategies.update import Update
 from psyche_train.trainer import Trainer
@@ -91,7 +92,7 @@ class MemberBench:
         """Forward and backward over the member's samples, in its micro-batches."""
         learner = self.trainer._loaded().learner
         learner.model.zero_grad(set_to_none=True)
-        learner._accumulate(self.batch, lambda: False)
+        learner._accumulate(self.batch, num_counted(self.batch), lambda: False)
         self.gradients = {
             name: torch.zeros_like(weight) if weight.grad is None else weight.grad
             for name, weight in learner.weights.items()
@@ -106,7 +107,8 @@ class MemberBench:
     def encode(self) -> None:
         """Error feedback, transform, selection."""
         self._encoded += 1
-        state = self.trainer.training.state  # type: ignore[attr-defined]
+        assert isinstance(self.trainer.training, Distro)
+        state = self.trainer.training.state
         self.body = state.encode(self._encoded, self.gradients, self.lr)
         state.settle(self._encoded, accepted=True)
 

@@ -311,7 +311,9 @@ def _named(name: str, error: Exception, *, writes: bool) -> CheckpointError:
             f"{name} is not there, or is private: check the name; if it is private, {token}"
         )
     if isinstance(error, errors.LocalEntryNotFoundError) and not status and not _is_transport(error):
-        return CheckpointError(f"{name} is not in the cache, and the Hub cannot be asked: go online once")
+        return CheckpointError(
+            f"{name} is not in the cache, and HF_HUB_OFFLINE forbids asking the Hub: unset it once"
+        )
     if isinstance(error, errors.HFValidationError):
         return CheckpointError(f"{name} is no name of a repository: {error}")
     if status:

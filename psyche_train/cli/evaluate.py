@@ -106,9 +106,9 @@ def _validations(
     path: Path, config: Path, changes: Any, count: int, tier: int | None, device: str
 ) -> Iterator[dict[str, Any]]:
     from psyche_train.data.dataset import Dataset
+    from psyche_train.devices import choose_device
     from psyche_train.evals.validation import ValidationRun
     from psyche_train.inference.checkpoint import open_checkpoint
-    from psyche_train.learner import choose_device
     from psyche_train.run_file import load_run_file
 
     run_file, _ = load_run_file(config, changes)
@@ -129,10 +129,10 @@ def _tasks(path: Path, questions: dict[str, Any], tier: int | None, device: str)
     from rich.console import Console
     from rich.progress import Progress
 
+    from psyche_train.devices import choose_device
     from psyche_train.evals.load import task_named
     from psyche_train.evals.score import TaskRun
     from psyche_train.inference.checkpoint import open_checkpoint
-    from psyche_train.learner import choose_device
 
     opened = open_checkpoint(path, tier=tier, device=choose_device(device))
     tokens = opened.tokens()

@@ -11,6 +11,6 @@ USAGE: Final = 2
 CONFIG: Final = 3
 """A configuration, checkpoint or key file is missing, malformed or breaks a rule."""
 NOT_FOUND: Final = 4
-"""What was named does not exist."""
+"""The run, account, member, checkpoint or file that was named does not exist."""
 INTERRUPTED: Final = 130
 """Ctrl-C."""

@@ -61,10 +61,10 @@ def generate(
     check_device(device)
     import torch
 
+    from psyche_train.devices import choose_device
     from psyche_train.inference.checkpoint import open_checkpoint
     from psyche_train.inference.sampling import Sampler, Sampling, continuation
     from psyche_train.inference.tokens import TextStream
-    from psyche_train.learner import choose_device
 
     try:
         sampling = Sampling(temperature, top_k, top_p, seed)

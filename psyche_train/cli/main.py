@@ -11,6 +11,7 @@ import typer
 
 from psyche_train import __version__
 from psyche_train.cli import (
+    bench,
     evaluate,
     export,
     generate,
@@ -52,7 +53,18 @@ def _root(
     pass
 
 
-for module in (train, prepare_data, plot_schedule, generate, evaluate, memory, slice, export, transfer):
+for module in (
+    train,
+    prepare_data,
+    plot_schedule,
+    generate,
+    evaluate,
+    memory,
+    slice,
+    export,
+    transfer,
+    bench,
+):
     module.register(app)
 
 

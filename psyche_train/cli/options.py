@@ -40,7 +40,7 @@ def check_device(name: str) -> None:
     Raises:
         PsycheError: says which ones there are.
     """
-    from psyche_train.learner import choose_device
+    from psyche_train.devices import choose_device
 
     try:
         choose_device(name)

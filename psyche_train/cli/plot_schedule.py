@@ -59,17 +59,17 @@ def plot_schedule(
         {**asdict(planned), "what": what}
         for planned, (_, what) in zip(plan.at([step for step, _ in turns]), turns, strict=True)
     ]
+    if out is not None:
+        from psyche_train.plots import plot_plan
+
+        plot_plan(out, f"{run_file.run_id}: {spec.lr_schedule.kind}", plan.at(plan.sampled(POINTS)))
+        output.note(f"wrote {out}")
     if json:
         output.data_json(rows)
     else:
         output.data("\n".join(_lines(plan, rows)))
     if late := plan.beyond():
         output.note(f"the run ends before step {late[0][0]:,}, where {late[0][1]}")
-    if out is not None:
-        from psyche_train.plots import plot_plan
-
-        plot_plan(out, f"{run_file.run_id}: {spec.lr_schedule.kind}", plan.at(plan.sampled(POINTS)))
-        output.note(f"wrote {out}")
 
 
 def _lines(plan: object, rows: list[dict[str, object]]) -> list[str]:

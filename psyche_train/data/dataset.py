@@ -40,6 +40,7 @@ class Dataset:
     Args:
         spec: its data location, sequence length, and hash (the shuffle's seed).
         vocab_size: every token must be below it.
+        order: another seed of the shuffle, for comparing specs on the same order of samples.
         blobs: folder of the member's blob store. With it, a source that peers have may be incomplete:
             `missing` says what to fetch, `refresh` looks again. Without it such a source is refused.
         folder: the run's data on this machine, where they are elsewhere than the run says.
@@ -49,7 +50,13 @@ class Dataset:
     """
 
     def __init__(
-        self, spec: TrainSpec, vocab_size: int, *, blobs: Path | None = None, folder: Path | None = None
+        self,
+        spec: TrainSpec,
+        vocab_size: int,
+        *,
+        order: bytes | None = None,
+        blobs: Path | None = None,
+        folder: Path | None = None,
     ) -> None:
         self._window = spec.max_seq_len + 1
         self._vocab_size = vocab_size
@@ -61,9 +68,10 @@ class Dataset:
         if folder is not None and not isinstance(self._sources[0], LocalData | PeersData):
             raise DataError("a folder of data was named, the run's data are not read from one: leave it out")
         self._interleave = Interleave([weight for weight, _ in sources])
-        seeds = [spec.sha256]
+        seed = spec.sha256 if order is None else order
+        seeds = [seed]
         if len(sources) > 1:
-            seeds = [hashlib.sha256(spec.sha256 + bytes([i])).digest() for i in range(len(sources))]
+            seeds = [hashlib.sha256(seed + bytes([i])).digest() for i in range(len(sources))]
         self._seeds = seeds
         self._parts: list[_Part | None] = [None] * len(sources)
         self.manifests = [""] * len(sources)

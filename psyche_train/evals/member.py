@@ -94,6 +94,7 @@ class MemberEvals:
             for _ in run.slices(asked):
                 yield None
             yield {"task": "validation", "tier": tier, "loss": run.loss()}
+        assert asked is not None  # the loop ends with the member's own tier
         yield from self._tasks(asked)
         if self._options.prompt:
             yield from self._sample(asked)

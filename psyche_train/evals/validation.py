@@ -54,10 +54,10 @@ def slice_model(
     """A model of tier `tier` that holds its slice of weights at tier `held`'s width; copied.
 
     Args:
-        weights: ``name -> fp32`` in schema order.
+        weights: ``name -> fp32`` in schema order, and the model's constants.
     """
     family = schema.family
-    taken = {t.name: t.take(weights[t.name].detach(), tier, held) for t in schema.tensors}
+    taken = {t.name: t.take(weights[t.name].detach(), tier, held) for t in schema.stored}
     factor = 2.0 ** (tier * ffn_rescale)
     model = family.build(family.ffn_width >> tier, taken, device, factor=factor)
     return model.eval().requires_grad_(False)

@@ -16,6 +16,7 @@ import hashlib
 import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from torch import Tensor
 
@@ -23,8 +24,13 @@ from psyche_train.models.schema import Schema
 
 
 def part_digests(schema: Schema, weights: Mapping[str, Tensor], tier: int) -> list[bytes]:
-    """Return ``[g_T, ..., g_tier]`` of weights at tier `tier`'s width."""
-    return [_digest(_part(schema, weights, part, tier)) for part in range(schema.max_tier, tier - 1, -1)]
+    """Return ``[g_T, ..., g_tier]`` of weights at tier `tier`'s width.
+
+    Each part has a thread of its own: hashing lets other threads run.
+    """
+    parts = range(schema.max_tier, tier - 1, -1)
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(lambda part: _digest(_part(schema, weights, part, tier)), parts))
 
 
 def weights_hash(digests: Sequence[bytes]) -> bytes:
@@ -38,7 +44,7 @@ def weights_hash(digests: Sequence[bytes]) -> bytes:
 def _part(
     schema: Schema, weights: Mapping[str, Tensor], part: int, tier: int
 ) -> Iterator[tuple[str, Tensor]]:
-    for tensor in schema.tensors:
+    for tensor in schema.stored:
         if part == schema.max_tier:
             yield tensor.name, tensor.take(weights[tensor.name], part, tier)
         elif tensor.cut_axis is not None:
@@ -52,5 +58,5 @@ def _digest(tensors: Iterator[tuple[str, Tensor]]) -> bytes:
         digest.update(struct.pack("<H", len(encoded)) + encoded)
         digest.update(struct.pack(f"<B{values.dim()}Q", values.dim(), *values.shape))
         array = values.detach().contiguous().cpu().numpy()
-        digest.update((array if sys.byteorder == "little" else array.byteswap()).tobytes())
+        digest.update((array if sys.byteorder == "little" else array.byteswap()).reshape(-1).data)
     return digest.digest()

@@ -87,7 +87,7 @@ def export_model(
     factor = 2.0 ** (tier * ffn_rescale)
     kind = DTYPES[dtype]
     takes_factor = {tensor.name for tensor in schema.tensors if family.takes_factor(tensor)}
-    entries = [Entry(tensor.name, kind, tensor.shape_at(tier)) for tensor in schema.tensors]
+    entries = [Entry(tensor.name, kind, tensor.shape_at(tier)) for tensor in schema.stored]
     beside = out.with_name(f".new-{out.name}")
     with disk(beside, "cannot create"):
         shutil.rmtree(beside, ignore_errors=True)

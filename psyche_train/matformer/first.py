@@ -20,7 +20,8 @@ from psyche_train.checkpoints.manifest import POSITION, STATE, read_manifest
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.matformer.loading import Strategy, find_source, inferred, read_config, read_family
 from psyche_train.matformer.stored import StoredWeights, full_weights_hash
-from psyche_train.models.family import ModelError, widened
+from psyche_train.models.family import ModelError
+from psyche_train.models.hf import widened
 from psyche_train.models.initial import initial_weights
 from psyche_train.models.registry import fresh_family
 from psyche_train.models.schema import Schema
@@ -68,7 +69,9 @@ def schema_of(spec: TrainSpec, tier: int = 0) -> Schema:
     chosen = spec.checkpoint.chosen
     if isinstance(chosen, InitCheckpoint):
         try:
-            return Schema.of(fresh_family(chosen, spec.max_seq_len), spec.matformer.max_tier)
+            return Schema.of(
+                fresh_family(spec.architecture, chosen, spec.max_seq_len), spec.matformer.max_tier
+            )
         except ModelError as error:
             raise CheckpointError(f"checkpoint.Init: {error}") from error
     folder = checkpoint_dir(chosen, tier)
@@ -78,7 +81,7 @@ def schema_of(spec: TrainSpec, tier: int = 0) -> Schema:
             f"{folder}: config.json describes another model than the run's (hash {found[:16]}, the run's is "
             f"{chosen.config_sha256[:16]}): get the checkpoint that the run names"
         )
-    return Schema.of(read_family(folder), spec.matformer.max_tier)
+    return Schema.of(read_family(folder, spec.architecture), spec.matformer.max_tier)
 
 
 @contextmanager
@@ -160,7 +163,11 @@ def resolve_checkpoint(spec: TrainSpec) -> Checkpoint:
 
 def config_sha256(tables: Mapping[str, Any]) -> str:
     """Hash of a `config.json` at full width, the same for all tiers of a checkpoint; in hex."""
-    kept = {key: value for key, value in widened(tables).items() if key not in _CHANGES_NOTHING}
+    try:
+        full = widened(tables)
+    except ModelError as error:
+        raise CheckpointError(str(error)) from error
+    kept = {key: value for key, value in full.items() if key not in _CHANGES_NOTHING}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -7,6 +7,7 @@ has the width of slice and sample: before it trains, the neurons that it trains 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,15 +28,18 @@ class Holding:
         self.weights: Mapping[str, Tensor] = learner.weights
         """``name -> fp32`` in schema order; only the fold changes them."""
 
+    @cached_property
+    def stored(self) -> Mapping[str, Tensor]:
+        """Everything that a checkpoint holds: the weights, then the model's constants."""
+        return {**self.weights, **self.learner.constants}
+
     def ready(self, trained: Sequence[Grid]) -> Learner:
         """Return the learner, with the current weights of what is trained."""
         return self.learner
 
-    @torch.no_grad()
     def copy_weights(self, source: Mapping[str, Tensor]) -> None:
         """Overwrite all that is held, bit for bit."""
-        for name, weight in self.weights.items():
-            weight.copy_(source[name])
+        self.learner.copy_weights(source)
 
     def loss(self, windows: Tensor) -> float:
         """Mean loss per token of the member's slice, without a gradient."""
@@ -74,6 +78,12 @@ class HelperHolding(Holding):
         }
 
     @torch.no_grad()
+    def copy_weights(self, source: Mapping[str, Tensor]) -> None:
+        """Overwrite all that is held, bit for bit."""
+        for name, value in self.stored.items():
+            value.copy_(source[name])
+
+    @torch.no_grad()
     def ready(self, trained: Sequence[Grid]) -> Learner:
         """Return the learner, with the current weights of what is trained."""
         for grid in trained:
@@ -83,24 +93,25 @@ class HelperHolding(Holding):
 
     def loss(self, windows: Tensor) -> float:
         """Mean loss per token of the tier's slice alone, as its export would have it."""
-        return self._build(self._own_width, Taken(self.weights, self._own)).loss(windows)
+        return self._build(self._own_width, Taken(self.stored, self._own)).loss(windows)
 
 
 class Taken(Mapping[str, Tensor]):
-    """The part of wider weights that some grids name, each tensor cut when it is asked for."""
+    """The part of wider weights that some grids name, each tensor cut when it is asked for; others whole."""
 
     def __init__(self, weights: Mapping[str, Tensor], grids: Sequence[Grid]) -> None:
         self._weights = weights
         self._grids = {grid.name: grid for grid in grids}
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._grids[name].take(self._weights[name].detach())
+        values = self._weights[name].detach()
+        return self._grids[name].take(values) if name in self._grids else values
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._grids)
+        return iter(self._weights)
 
     def __len__(self) -> int:
-        return len(self._grids)
+        return len(self._weights)
 
 
 def hold(shares: Shares, tier: int, full_width: int, weights: Mapping[str, Tensor], build: Build) -> Holding:

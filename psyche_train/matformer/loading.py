@@ -54,6 +54,9 @@ _MOST = {
     "num_local_experts": 4096,
     "n_routed_experts": 4096,
     "hidden_size": 2**20,
+    "intermediate_size": 2**31,
+    "n_inner": 2**31,
+    "moe_intermediate_size": 2**31,
     "vocab_size": 2**24,
 }
 """Larger numbers in a `config.json` are no model but an attempt to fill the memory of whoever reads it."""
@@ -116,7 +119,8 @@ def inferred(path: Path, schema: Schema) -> SliceSource:
     base = schema.family.ffn_width
     if path.is_dir():
         tables = read_config(path)
-        width, said_base, said_tier = _widths(path, tables)
+        said_base, said_tier = _metadata(path, tables)
+        width = schema.family.width_of(tables)
         if said_base not in (None, base):
             raise CheckpointError(f"{path} was cut from a width of {said_base}, the model has {base}")
         if not base:  # no layer that could be cut
@@ -159,27 +163,30 @@ def read_config(path: Path) -> dict[str, Any]:
     return tables
 
 
-def read_family(path: Path) -> ModelFamily:
+def read_family(path: Path, architecture: str | None = None) -> ModelFamily:
     """Read the family of a checkpoint directory's `config.json`, widened to tier 0.
+
+    Args:
+        architecture: the specification's; None takes the one that fits.
 
     Raises:
         CheckpointError: there is no readable `config.json`, or no family can train such a model.
     """
     tables = read_config(path)
-    _widths(path, tables)
+    _metadata(path, tables)
     for key, most in _MOST.items():
         if tables.get(key) is not None and (type(tables[key]) is not int or not 0 <= tables[key] <= most):
             raise CheckpointError(
                 f"{path / CONFIG}: {key} = {str(tables[key])[:80]!r}, a number up to {most} is needed"
             )
     try:
-        return family_of(tables)
+        return family_of(tables, architecture)
     except Exception as error:  # transformers has no common type of error for a configuration that is none
         raise CheckpointError(f"{path / CONFIG} is no configuration of a model: {error}") from error
 
 
-def _widths(path: Path, tables: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:
-    """Width, width at tier 0 and tier, as far as a configuration says them."""
+def _metadata(path: Path, tables: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Width at tier 0 and tier, as far as a configuration says them."""
 
     def number(key: str, limit: int) -> int | None:
         value = tables.get(key)
@@ -192,7 +199,6 @@ def _widths(path: Path, tables: Mapping[str, Any]) -> tuple[int | None, int | No
         return value
 
     return (
-        number("intermediate_size", 2**31),
         number("matformer_base_intermediate_size", 2**31),
         number("matformer_tier", MAX_INFERRED_TIER),
     )
@@ -217,9 +223,11 @@ def check_not_sliced_twice(source: SliceSource, tier: int) -> None:
 
 
 def _file_width(path: Path, schema: Schema) -> int:
-    cut = next(tensor for tensor in schema.tensors if tensor.cut_axis is not None)
+    cut = next((tensor for tensor in schema.tensors if tensor.cut_axis is not None), None)
+    if cut is None:
+        return schema.family.ffn_width
     with WeightFiles(path) as files:
         shape = files.entry(cut.name).shape
     if cut.cut_axis is None or len(shape) != len(cut.shape):
         raise CheckpointError(f"{path}: {cut.name} is {shape}, the model's is {cut.shape}")
-    return shape[cut.cut_axis]
+    return schema.family.ffn_width * shape[cut.cut_axis] // cut.shape[cut.cut_axis]

@@ -128,7 +128,7 @@ class _Cutter:
     def cut(self, target: Path, base: str, outer: tuple[str, ...], progress: Progress) -> Slice:
         """Write the directory, or find it whole."""
         entries = [
-            Entry(tensor.name, torch.float32, tensor.shape_at(self._tier)) for tensor in self._schema.tensors
+            Entry(tensor.name, torch.float32, tensor.shape_at(self._tier)) for tensor in self._schema.stored
         ]
         if target.exists():
             self._check_same(target, base, outer)

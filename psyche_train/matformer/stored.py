@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path
 
 from torch import Tensor
 
@@ -11,7 +12,8 @@ from psyche_train.checkpoints.files import WeightFiles
 from psyche_train.checkpoints.manifest import read_manifest
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.matformer.loading import SliceSource, check_not_sliced_twice
-from psyche_train.models.schema import Schema
+from psyche_train.models.family import ModelError
+from psyche_train.models.schema import Schema, TensorSpec
 
 
 class StoredWeights(Mapping[str, Tensor]):
@@ -27,10 +29,16 @@ class StoredWeights(Mapping[str, Tensor]):
     def __init__(self, source: SliceSource, schema: Schema, tier: int) -> None:
         check_not_sliced_twice(source, tier)
         self.source, self.tier = source, tier
-        self._tensors = {tensor.name: tensor for tensor in schema.tensors}
+        self._tensors = {tensor.name: tensor for tensor in schema.stored}
         self._files = WeightFiles(source.path)
+        self._converted: Mapping[str, Tensor] = {}
         try:
-            for tensor in schema.tensors:
+            held = {entry.name for entry in self._files.entries()}
+            if source.path.is_dir() and any(t.name not in held for t in model_tensors(schema)):
+                self._converted = _converted(source.path, schema, held)
+            for tensor in schema.stored:
+                if tensor.name in self._converted:
+                    continue
                 shape = self._files.entry(tensor.name).shape
                 if shape != tensor.shape_at(source.tier):
                     raise CheckpointError(
@@ -43,6 +51,9 @@ class StoredWeights(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._tensors[name]
+        if name in self._converted:
+            part = tensor.take(self._converted[name], self.tier, self.source.tier)
+            return self._files.finite(name, part.clone())
         return self._files.finite(name, tensor.read(self._files.stored(name), self.tier, self.source.tier))
 
     def __iter__(self) -> Iterator[str]:
@@ -60,6 +71,20 @@ class StoredWeights(Mapping[str, Tensor]):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def model_tensors(schema: Schema) -> tuple[TensorSpec, ...]:
+    """What belongs to the model itself: neither folded state nor other things that a run keeps beside it."""
+    return (*schema.family.tensors(), *schema.family.constants())
+
+
+def _converted(path: Path, schema: Schema, held: Container[str]) -> Mapping[str, Tensor]:
+    """Read a checkpoint that has other names for the model's tensors; all of it is in memory meanwhile."""
+    missing = next(tensor.name for tensor in model_tensors(schema) if tensor.name not in held)
+    try:
+        return schema.family.load_converted(path)
+    except ModelError as error:
+        raise CheckpointError(f"{path} lacks {missing}: {error}") from error
 
 
 def read_slice(source: SliceSource, schema: Schema, tier: int) -> dict[str, Tensor]:

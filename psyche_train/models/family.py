@@ -39,13 +39,13 @@ class ModelFamily(ABC):
         self.tables: Mapping[str, Any] = dict(tables)
 
     @classmethod
+    @abstractmethod
     def of_checkpoint(cls, tables: Mapping[str, Any]) -> Self:
         """Return the family of a `config.json`, that of a slice widened to tier 0.
 
         Raises:
             ModelError: it is not a configuration of this architecture.
         """
-        return cls(widened(tables))
 
     @property
     @abstractmethod
@@ -60,11 +60,39 @@ class ModelFamily(ABC):
     @property
     @abstractmethod
     def ffn_width(self) -> int:
-        """Neurons of a feed-forward layer at full width; 0 if the architecture cannot be cut."""
+        """Neurons of a feed-forward layer at full width; 0 if there is no such number."""
+
+    @property
+    @abstractmethod
+    def widths(self) -> Mapping[str, int]:
+        """Every feed-forward width of the configuration, under its key; tiers must divide them all."""
+
+    @abstractmethod
+    def width_of(self, tables: Mapping[str, Any]) -> int:
+        """The feed-forward width that a `config.json` of this architecture says; 0 if it says none."""
+
+    @abstractmethod
+    def cut_problem(self) -> str:
+        """Why no slice of this model can be trained; empty if one can."""
 
     @abstractmethod
     def tensors(self) -> tuple[TensorSpec, ...]:
         """All parameters in schema order (by name, as UTF-8 bytes), tied ones once."""
+
+    def constants(self) -> tuple[TensorSpec, ...]:
+        """Values that are saved with the model and never trained; every tier has them whole."""
+        return ()
+
+    def load_converted(self, path: Path) -> dict[str, Tensor]:
+        """Read a checkpoint whose tensors are stored under other names than the model's.
+
+        Returns:
+            ``name -> fp32 CPU tensor`` of all parameters and constants, at the checkpoint's width.
+
+        Raises:
+            ModelError: there is no way to.
+        """
+        raise ModelError(f"{path} does not hold the tensors of {self.class_name}")
 
     @abstractmethod
     def tables_at(self, width: int) -> dict[str, Any]:
@@ -78,7 +106,7 @@ class ModelFamily(ABC):
 
         Args:
             width: feed-forward neurons, as in `tables_at`.
-            weights: ``name -> fp32`` at that width, tied tensors once; copied.
+            weights: ``name -> fp32`` at that width, tied tensors once, and `constants`; copied.
             factor: what the neurons of a feed-forward layer put out is multiplied by it; an output bias,
                 which every width has whole, is not.
         """
@@ -109,27 +137,15 @@ class ModelFamily(ABC):
         """
         if tier == 0:
             return
-        if not self.ffn_width:
-            raise TierError(
-                f"{self.class_name} has no feed-forward layers that can be cut: only tier 0 can train it; "
-                "set matformer.max_tier = 0"
-            )
-        if tier < 0 or self.ffn_width % 2**tier:
-            raise TierError(
-                f"tier {tier} needs a feed-forward width that divides by {2 ** max(tier, 0)}, "
-                f"the model's is {self.ffn_width}: choose a lower tier or another width"
-            )
+        if problem := self.cut_problem():
+            raise TierError(f"{problem}: only tier 0 can train this model; set matformer.max_tier = 0")
+        for key, width in self.widths.items():
+            if tier < 0 or width % 2**tier:
+                raise TierError(
+                    f"tier {tier} needs a feed-forward width that divides by {2 ** max(tier, 0)}, "
+                    f"the model's {key} is {width}: choose a lower tier or another width"
+                )
 
 
 class ModelError(ValueError):
     """A configuration that no model can be built from."""
-
-
-def widened(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """A slice's `config.json` without its metadata and with the full model's feed-forward width."""
-    full = dict(tables)
-    if "matformer_base_intermediate_size" in full:
-        full["intermediate_size"] = full["matformer_base_intermediate_size"]
-    for key in MATFORMER_KEYS:
-        full.pop(key, None)
-    return full

@@ -20,6 +20,8 @@ from psyche_train.models.tensors import Constant, Normal, TensorSpec
 
 _MEAN = 4 * 65_535 // 2
 _DEVIATION = math.sqrt(4 * (65_536**2 - 1) / 12)
+_SLAB_VALUES = 1 << 20
+"""Values drawn at a time; bounds memory, changes nothing."""
 
 
 def initial_weights(schema: Schema, seed: int, tier: int) -> dict[str, Tensor]:
@@ -28,7 +30,7 @@ def initial_weights(schema: Schema, seed: int, tier: int) -> dict[str, Tensor]:
         tensor.name: tensor.take(_full(tensor, schema.family.initial(tensor), seed), tier)
         .clone()
         .contiguous()
-        for tensor in schema.tensors
+        for tensor in schema.stored
     }
 
 
@@ -37,7 +39,10 @@ def _full(tensor: TensorSpec, initial: Normal | Constant, seed: int) -> Tensor:
         return torch.full(tensor.shape, initial.value, dtype=torch.float32)
     key = hashlib.sha256(b"psyche-init-v1" + seed.to_bytes(8, "little") + tensor.name.encode()).digest()
     stream = np.random.Philox(key=int.from_bytes(key[:16], "little"))
-    draws = stream.random_raw(math.prod(tensor.shape))
-    sums = draws.view(np.uint16).reshape(-1, 4).sum(axis=1, dtype=np.int32) - np.int32(_MEAN)
-    values = sums.astype(np.float32) * np.float32(initial.deviation / _DEVIATION)
+    values = np.empty(math.prod(tensor.shape), dtype=np.float32)
+    for start in range(0, len(values), _SLAB_VALUES):
+        slab = values[start : start + _SLAB_VALUES]
+        draws = stream.random_raw(len(slab))
+        sums = draws.view(np.uint16).reshape(-1, 4).sum(axis=1, dtype=np.int32) - np.int32(_MEAN)
+        np.multiply(sums.astype(np.float32), np.float32(initial.deviation / _DEVIATION), out=slab)
     return torch.from_numpy(values.reshape(tensor.shape))

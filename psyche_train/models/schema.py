@@ -29,6 +29,8 @@ class Schema:
     max_tier: int
     family: ModelFamily
     """The architecture at full width."""
+    constants: tuple[TensorSpec, ...] = ()
+    """What is saved and hashed with the parameters and never trained."""
 
     @classmethod
     def of(cls, family: ModelFamily, max_tier: int) -> Schema:
@@ -38,7 +40,12 @@ class Schema:
             TierError: the feed-forward width does not divide by ``2**max_tier``.
         """
         family.check_tier(max_tier)
-        return cls(family.tensors(), max_tier, family)
+        return cls(family.tensors(), max_tier, family, family.constants())
+
+    @property
+    def stored(self) -> tuple[TensorSpec, ...]:
+        """Everything that a checkpoint holds: the parameters, then the constants."""
+        return (*self.tensors, *self.constants)
 
     def num_parameters(self, tier: int = 0) -> int:
         """Number of parameters of a slice, tied ones once."""
@@ -56,11 +63,13 @@ class Schema:
             "tensors": [_described(tensor) for tensor in self.tensors],
             "strategy": dict(strategy),
         }
+        if self.constants:
+            content["constants"] = [_described(tensor) for tensor in self.constants]
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).digest()
 
     def model_sha256(self) -> bytes:
         """Hash of class, names, full shapes and cut axes: the same for all tiers, runs and strategies of a model."""
-        content = [self.family.class_name, *[_described(tensor) for tensor in self.tensors]]
+        content = [self.family.class_name, *[_described(tensor) for tensor in self.stored]]
         return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).digest()
 
 

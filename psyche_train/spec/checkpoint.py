@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from psyche_train.spec.tables import OneOf, Sha256Hex, Table
 
 
 class InitCheckpoint(Table):
-    """Fresh weights from an integer generator: the same bits on every machine."""
+    """Fresh weights from an integer generator: the same bits on every machine.
 
+    HfLlama has keys of its own; HfAuto and NanoGPT have `config` instead, with their own keys in it.
+    """
+
+    config: dict[str, JsonValue] | None = None
+    """`config.json` of the model, for the architectures HfAuto and NanoGPT."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     hidden_size: int = Field(default=128, ge=8, le=65_536)
     intermediate_size: int = Field(default=512, ge=1, le=1_048_576)
@@ -26,8 +32,32 @@ class InitCheckpoint(Table):
     weights_sha256: Sha256Hex = ""
     """Weights hash h_0 of the initial weights; `resolve` fills it in."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_description(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("config") is not None:
+            others = sorted(set(value) & (set(cls.model_fields) - _SHARED))
+            if others:
+                raise ValueError(
+                    f"config describes the whole model: {', '.join(others)} cannot stand beside it"
+                )
+            try:
+                json.dumps(value["config"], allow_nan=False)
+            except (TypeError, ValueError, RecursionError) as error:
+                raise ValueError(f"config holds a value that is not JSON: {error}") from error
+        return value
+
+    @model_serializer(mode="wrap")
+    def _one_description_only(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        table: dict[str, Any] = handler(self)
+        if self.config is not None:
+            return {key: value for key, value in table.items() if key in _SHARED}
+        return table
+
     @model_validator(mode="after")
     def _divisible(self) -> Self:
+        if self.config is not None:
+            return self
         if self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
                 f"hidden_size = {self.hidden_size} must divide by 2 x num_attention_heads = "
@@ -39,6 +69,9 @@ class InitCheckpoint(Table):
                 f"num_key_value_heads = {self.num_key_value_heads}"
             )
         return self
+
+
+_SHARED = {"config", "seed", "weights_sha256"}
 
 
 class HubCheckpoint(Table):

@@ -46,6 +46,11 @@ class DistroOptimizer(_Chunks):
     entropy: bool = False
     """Code the indices of an update as sets: 9 % fewer bytes at k = 4, 15 % at 8, about as fast."""
     lookahead: bool = False
+    compression_take: float = Field(default=1.0, gt=0, le=1)
+    """Share of what is sent that leaves the error buffer; the rest stays and acts like a momentum."""
+    ahead: bool = False
+    """Take gradients where the member's own undecided updates would lead, as rounds are trained before the
+    last one is folded."""
     votes: Literal["senders", "holders", "tokens"] = "holders"
     """Divide a coefficient's votes by the members that sent it, or by all whose slice holds its chunk; or
     weigh each of those by its tokens."""
@@ -79,6 +84,8 @@ class SparseLoCoOptimizer(_Chunks):
     """Decay of the error buffer."""
     compression_topk: int = Field(default=64, ge=1)
     """Entries kept per chunk."""
+    ahead: bool = True
+    """A member starts a round where its own local steps left it, not at shared weights that lack them still."""
     outer_lr: float = Field(default=1.0, gt=0, le=10)
     """Factor of the mean update; the schedule's learning rate is that of the local steps."""
     outer_momentum: float = Field(default=0.0, ge=0, lt=1)

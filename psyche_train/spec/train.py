@@ -35,7 +35,7 @@ class SpecError(ValueError):
 class TrainSpec(Table):
     """One run's training specification."""
 
-    architecture: Literal["HfLlama"] = "HfLlama"
+    architecture: Literal["HfLlama", "HfAuto", "NanoGPT"] = "HfLlama"
     data_type: Literal["Pretraining"] = "Pretraining"
     max_seq_len: int = Field(default=128, ge=2, le=1_048_576)
     """Tokens of a sample."""
@@ -50,11 +50,19 @@ class TrainSpec(Table):
     @model_validator(mode="after")
     def _slices_are_whole(self) -> Self:
         init, parts = self.checkpoint.Init, 2**self.matformer.max_tier
-        if init is not None and init.intermediate_size % parts:
+        if init is not None and init.config is None and init.intermediate_size % parts:
             raise ValueError(
                 f"checkpoint.Init.intermediate_size = {init.intermediate_size} does not divide by {parts}, "
                 f"which matformer.max_tier = {self.matformer.max_tier} needs"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fresh_weights_are_described(self) -> Self:
+        init = self.checkpoint.Init
+        if init is not None and (init.config is None) != (self.architecture == "HfLlama"):
+            keys = "its own keys (hidden_size, ...)" if init.config else "a table named config"
+            raise ValueError(f"architecture {self.architecture} takes {keys} in checkpoint.Init")
         return self
 
     @model_validator(mode="after")
@@ -83,7 +91,7 @@ class TrainSpec(Table):
             except ValueError as error:
                 raise ValueError(f"data_location.{name}: {error}") from None
             init = self.checkpoint.Init
-            if init is not None and highest >= init.vocab_size:
+            if init is not None and init.config is None and highest >= init.vocab_size:
                 raise ValueError(
                     f"data_location.{name}: a token is {highest}, checkpoint.Init.vocab_size is {init.vocab_size}: "
                     f"use at least {highest + 1}"

@@ -94,6 +94,12 @@ class DistroState:
             for held, grid in zip(self.grids, trained, strict=True):
                 numbers, _ = held.adopt(signs[grid.name].keys, grid)
                 kept[grid.name] = Kept(torch.from_numpy(numbers), kept[grid.name].values)
+        if self.config.compression_take < 1:
+            for grid in self.grids:
+                sent = kept[grid.name]
+                taken = sent.values * self.config.compression_take
+                self._give(grid, Kept(sent.keys, sent.values - taken))
+                kept[grid.name] = Kept(sent.keys, taken)
         self.pending[round_number] = kept
         return tuple(signs[grid.name] for grid in trained)
 
@@ -112,9 +118,29 @@ class DistroState:
         if kept is None or accepted:
             return
         for grid in self.grids:
-            part = kept[grid.name]
-            places = grid.places(part.keys.to(self.device))
-            self.error[grid.name].view(-1)[places] += part.values.to(self.device)  # keys are unique
+            self._give(grid, kept[grid.name])
+
+    def _give(self, grid: Grid, part: Kept) -> None:
+        """Add to an error buffer."""
+        places = grid.places(part.keys.to(self.device))
+        self.error[grid.name].view(-1)[places] += part.values.to(self.device)  # keys are unique
+
+    @torch.no_grad()
+    def expected(self, round_number: int) -> dict[str, Tensor]:
+        """The steps that undecided rounds before this one would make if everyone had sent what this member did.
+
+        Returns:
+            ``name -> fp32``, in learning rates; empty if every earlier round is decided.
+        """
+        steps: dict[str, Tensor] = {}
+        for number in sorted(number for number in self.pending if number < round_number):
+            for grid in self.grids:
+                part = self.pending[number][grid.name]
+                votes = torch.zeros(grid.shape, device=self.device)
+                votes.view(-1)[grid.places(part.keys.to(self.device))] = part.values.sign().to(self.device)
+                step = inverse(votes, grid).sign()
+                steps[grid.name] = steps[grid.name] + step if grid.name in steps else step
+        return steps
 
     def drop_before(self, round_number: int) -> None:
         """Forget rounds below `round_number`, whose decision will not come any more."""

@@ -64,14 +64,20 @@ class Distro(Strategy[Body]):
         lr: float,
         cancelled: Callable[[], bool],
     ) -> tuple[float, Body]:
-        """See `Strategy.train`; with `lookahead` the gradient is taken at ``weights - lr * sign(error)``."""
+        """See `Strategy.train`.
+
+        The gradient is taken at other weights with `lookahead` (less ``lr * sign(error)``) and with `ahead`
+        (less the steps that `DistroState.expected` returns); both are taken off if both are on.
+        """
         trained = self.shares.trained(self.tier, epoch, round_number)
-        offset = None
+        steps = self.state.expected(round_number) if self.config.ahead else {}
+        offset = {grid.name: grid.take(steps[grid.name]) * lr for grid in trained if steps}
         if self.config.lookahead:
-            left = self.state.residual(trained)
-            offset = {name: error.sign() * lr for name, error in left.items()}
+            for name, error in self.state.residual(trained).items():
+                left = error.sign() * lr
+                offset[name] = offset[name] + left if steps else left
         loss, gradients = learner.gradients(
-            windows, cancelled=cancelled, clip_norm=self.config.clip_grad_norm, offset=offset
+            windows, cancelled=cancelled, clip_norm=self.config.clip_grad_norm, offset=offset or None
         )
         return loss, self.state.encode(round_number, gradients, lr, trained)
 

@@ -6,6 +6,10 @@ with two bits each and takes what it sent out of the buffer; the fold moves the 
 chunks are two-dimensional blocks, so that those of a slice are a prefix of the full model's; a chunk has two
 magnitudes of its own; means are by holders of a chunk or by tokens; what the chain did not accept goes back
 into the buffer; an outer momentum is possible and is folded state.
+
+A client trains round h + 1 before round h is folded, so the shared weights lack what the member itself did in
+round h. With `ahead` it takes that off them first, in its own copy, and goes on from there; once round h is
+folded, the fold stands in its place. Other members never notice. (Streaming and eager DiLoCo do likewise.)
 """
 
 # Shape letters: C = chunks, A = entries per chunk, K = kept per chunk.
@@ -53,6 +57,8 @@ class SparseLoCo(Strategy[Body]):
         self.error: dict[str, Tensor] = {}
         """``name -> fp32`` of what is held: what was not sent yet."""
         self.pending = Pending()
+        self.ahead: dict[int, dict[str, Tensor]] = {}
+        """Round number -> tensor name -> what the member's local steps took off, fp32; with `ahead` only."""
         self.inner = LocalAdamW.fresh(config, self.grids, device)
         self.clear()
 
@@ -84,9 +90,11 @@ class SparseLoCo(Strategy[Body]):
         """See `Strategy.train`; `lr` is the local steps', all the same within a round."""
         trained = self.shares.trained(self.tier, epoch, round_number)
         inner = self.inner.copy(trained)
-        start = {name: weight.detach().clone() for name, weight in learner.weights.items()}
+        shared = {name: weight.detach().clone() for name, weight in learner.weights.items()}
+        start = self._start(shared, round_number, trained)
         total = 0.0
         try:
+            learner.copy_weights(start)
             for part in parts(windows, self.config.local_steps):
                 loss, gradients = learner.gradients(
                     part, cancelled=cancelled, clip_norm=self.config.clip_grad_norm
@@ -95,9 +103,35 @@ class SparseLoCo(Strategy[Body]):
                 total += loss * len(part)
             moved = {name: start[name] - weight.detach() for name, weight in learner.weights.items()}
         finally:
-            learner.copy_weights(start)
+            learner.copy_weights(shared)
         self.inner.put(trained, inner)
-        return total / len(windows), self.encode(round_number, moved, trained)
+        body = self.encode(round_number, moved, trained)
+        if self.config.ahead:
+            self.ahead[round_number] = self._widened(moved, trained)
+        return total / len(windows), body
+
+    @torch.no_grad()
+    def _start(
+        self, shared: dict[str, Tensor], round_number: int, trained: Sequence[Grid]
+    ) -> dict[str, Tensor]:
+        """Where the local steps begin: the shared weights less what this member did in undecided rounds."""
+        rounds = sorted(number for number in self.ahead if number < round_number)
+        start = dict(shared)
+        for number in rounds:
+            for grid in trained:
+                start[grid.name] = start[grid.name] - grid.take(self.ahead[number][grid.name])
+        return start
+
+    @torch.no_grad()
+    def _widened(self, moved: dict[str, Tensor], trained: Sequence[Grid]) -> dict[str, Tensor]:
+        """What was trained, in the shapes of what is held; zero where nothing was trained."""
+        wide = {}
+        for whole, grid in zip(self.grids, trained, strict=True):
+            wide[grid.name] = moved[grid.name]
+            if grid.shape != whole.shape:
+                wide[grid.name] = torch.zeros(whole.shape, device=self.device)
+                grid.put(wide[grid.name], moved[grid.name])
+        return wide
 
     @torch.no_grad()
     def encode(
@@ -157,6 +191,7 @@ class SparseLoCo(Strategy[Body]):
     @torch.no_grad()
     def settle(self, round_number: int, *, accepted: bool) -> None:
         """See `Strategy.settle`."""
+        self.ahead.pop(round_number, None)
         kept = self.pending.pop(round_number, None)
         if kept is None or accepted:
             return
@@ -166,15 +201,19 @@ class SparseLoCo(Strategy[Body]):
     def drop_before(self, round_number: int) -> None:
         """See `Strategy.drop_before`."""
         self.pending.drop_before(round_number)
+        for number in [number for number in self.ahead if number < round_number]:
+            del self.ahead[number]
 
     def leave(self) -> None:
         """See `Strategy.leave`."""
         self.pending.clear()
+        self.ahead.clear()
 
     def clear(self) -> None:
         """Forget error buffers, what was sent, and the local AdamW."""
         self.error = {grid.name: torch.zeros(grid.shape, device=self.device) for grid in self.grids}
         self.pending = Pending()
+        self.ahead = {}
         self.inner = LocalAdamW.fresh(self.config, self.grids, self.device)
 
     def own_tensors(self) -> Iterator[Tensor]:
@@ -183,16 +222,28 @@ class SparseLoCo(Strategy[Body]):
         yield from self.inner.first.values()
         yield from self.inner.second.values()
         yield from self.pending.all()
+        for moved in self.ahead.values():
+            yield from moved.values()
 
     def tensors(self) -> dict[str, Tensor]:
         """Error buffers, what was sent, and the local AdamW."""
         flat = {f"error/{name}": tensor.cpu().contiguous() for name, tensor in self.error.items()}
+        for number, moved in self.ahead.items():
+            flat |= {f"ahead/{number}/{name}": tensor.cpu().contiguous() for name, tensor in moved.items()}
         return {**flat, **self.pending.tensors(), **self.inner.tensors()}
 
     def load_tensors(self, flat: Mapping[str, Tensor]) -> None:
         """See `Strategy.load_tensors`."""
         error, pending = read_buffers(flat, "error", self.grids), Pending.read(flat, self.grids)
+        ahead = {
+            number: {
+                name: moved.to(self.device, torch.float32)
+                for name, moved in read_buffers(flat, f"ahead/{number}", self.grids).items()
+            }
+            for number in {int(key.split("/")[1]) for key in flat if key.startswith("ahead/")}
+        }
         self.inner = LocalAdamW.read(self.config, flat, self.grids, self.device)
+        self.ahead = ahead
         self.error = {name: buffer.to(self.device, torch.float32) for name, buffer in error.items()}
         self.pending = pending
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from psyche_chain.admin.report import ShowReport
 from psyche_chain.cli import exit_codes
 from psyche_chain.cli.main import app
+from psyche_train.cli import exit_codes as shared_codes
 
 COMMON = ("--rpc", "--keypair", "--priority-fee", "--max-fee", "--json", "--help")
 """Options that are told of once."""
@@ -93,9 +94,10 @@ def _section(name: str, command: Any, shown: Sequence[Any]) -> list[str]:
 
 
 def _exit_codes() -> list[str]:
-    source = Path(exit_codes.__file__).read_text()
+    source = "".join(Path(module.__file__).read_text() for module in (shared_codes, exit_codes))
     rows = re.findall(r'^(\w+): Final = (\d+)\n"""(.*?)"""', source, re.MULTILINE | re.DOTALL)
-    return _table([(code, text) for _, code, text in rows], ("status", "meaning"))
+    known = sorted((int(code), text) for _, code, text in rows)
+    return _table([(str(code), text) for code, text in known], ("status", "meaning"))
 
 
 def _schema(model: type[BaseModel], path: str = "") -> list[tuple[str, str, str]]:

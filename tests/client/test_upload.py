@@ -77,8 +77,8 @@ async def test_an_upload_that_hangs_does_not_hold_the_member_for_ever(tmp_path, 
         uploader = Uploader("hub:org/model", events, publish=lambda *args: str(never.wait(60)))
         uploader.offer(upload(1))
         started = trio.current_time()
-        await uploader.finish(deadline_s=3600)
-        assert trio.current_time() - started == pytest.approx(3600)  # virtual
+        await uploader.finish(deadline_s=100)
+        assert trio.current_time() - started == pytest.approx(100)  # virtual
     never.set()
 
 

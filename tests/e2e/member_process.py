@@ -1,4 +1,4 @@
-"""`python -m tests.e2e.member_process RUN RPC KEYPAIR STATE_DIR TIER`: one member, as `join` runs it."""
+"""`python -m tests.e2e.member_process RUN RPC KEYPAIR STATE_DIR TIER [DATA]`: one member, as `join` runs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from psyche_chain.errors import PsycheError
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    run, rpc, keypair, state_dir, tier = sys.argv[1:]
+    run, rpc, keypair, state_dir, tier, *data = sys.argv[1:]
     try:
         return run_client(
             JoinOptions(
@@ -24,6 +24,7 @@ def main() -> int:
                 tier=int(tier),
                 device="cpu",
                 threads=1,
+                data=Path(data[0]) if data else None,
             )
         )
     except PsycheError as error:

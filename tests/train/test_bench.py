@@ -12,6 +12,7 @@ import typer
 from benchmarks import training_speed
 from benchmarks.demo_algorithm import DemoEncoder
 from psyche_train.bench.bytes import payload_bytes
+from psyche_train.bench.memory import main as memory_main
 from psyche_train.bench.memory import memory
 from psyche_train.bench.models import bench_spec, distro_of, random_body
 from psyche_train.bench.step import TRAINING, WEIGHTS_HASH, MemberBench
@@ -169,8 +170,15 @@ def test_memory_of_a_smaller_tier_is_smaller():
         assert 0 < quarter[part] < full[part]
 
 
-def test_memory_command_prints_json():
-    command = [sys.executable, "-m", "psyche_train.bench.memory", "nothing", "0"]
-    wrong = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert wrong.returncode == 2
-    assert "invalid choice" in wrong.stderr
+def test_memory_command_prints_json_and_refuses_other_sizes(capsys, monkeypatch):
+    threads = torch.get_num_threads()
+    try:
+        monkeypatch.setattr(sys, "argv", ["memory", "tiny", "1"])
+        memory_main()
+        assert json.loads(capsys.readouterr().out)["weights"] > 0
+        monkeypatch.setattr(sys, "argv", ["memory", "nothing", "0"])
+        with pytest.raises(SystemExit):
+            memory_main()
+    finally:
+        torch.set_num_threads(threads)
+    assert "invalid choice" in capsys.readouterr().err

@@ -247,6 +247,9 @@ def test_sliced_checkpoints_are_refused_by_helpers(spec, make_spec, tmp_path):
     assert equal(held(helper), before)
     with pytest.raises(CheckpointError, match="helper"):
         trainer(spec, tmp_path / "again", 1, strategy="sliced")
+    local = make_spec(matformer=HELPERS, checkpoint={"Local": {"path": str(half)}})
+    with pytest.raises(CheckpointError, match=r"helper mode.*tier 0's"):
+        trainer(local, tmp_path / "local", 1)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from psyche_train.local_run import RUN, LocalRun
 from psyche_train.matformer import memory as memory_module
 from psyche_train.matformer.box import StartupInfo, rows, startup_box
 from psyche_train.matformer.memory import expected, fitting_tier, free_bytes, num_bytes, shortage
+from psyche_train.models.initial import initial_weights
 from psyche_train.resolve import schema_of
 from psyche_train.trainer import Trainer
 
@@ -78,6 +79,15 @@ def test_what_was_sent_and_is_not_decided_is_counted(spec, tmp_path):
     assert run.members[0].memory.own > before
     run.drain()
     assert run.members[0].memory.own == before
+
+
+def test_initial_weights_drawn_in_slabs_are_the_same(spec, monkeypatch):
+    schema = schema_of(spec)
+    whole = initial_weights(schema, 7, 1)
+    monkeypatch.setattr("psyche_train.models.initial._SLAB_VALUES", 1001)
+    parts = initial_weights(schema, 7, 1)
+    assert max(tensor.numel() for tensor in whole.values()) > 5 * 1001
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
 
 
 def test_memory_shared_by_two_tensors_counts_once():

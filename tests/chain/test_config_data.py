@@ -1,0 +1,104 @@
+"""`[model.LLM.data_location]` of a run's TOML: every kind is read, and what is wrong is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from psyche_chain.admin.update import spec_bytes
+from psyche_chain.config import load_config
+from psyche_chain.errors import ConfigError
+from psyche_train.spec import TrainSpec
+from tests.e2e.cluster import TINY
+
+DUMMY = "[model.LLM.data_location.Dummy]\nnum_tokens = 200000"
+
+
+def config(tmp_path: Path, table: str) -> Path:
+    path = tmp_path / "run.toml"
+    text = TINY.format(steps=5)
+    assert DUMMY in text
+    path.write_text(text.replace(DUMMY, table))
+    return path
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "[model.LLM.data_location.Stdlib]",
+        '[model.LLM.data_location.Local]\npath = "x"\ntoken_size_in_bytes = "FourBytes"',
+        '[model.LLM.data_location.Http]\nlocation.Folder = "https://example.org/data"',
+        '[model.LLM.data_location.Http.location]\nSingleUrl = "gs://bucket/a.bin"',
+        '[model.LLM.data_location.Http.location.NumberedFiles]\nurl_template = "https://x/{}.bin"\nnum_files = 9',
+        '[model.LLM.data_location.Hub]\nrepo_id = "a/b"\nmax_tokens = 1000000\ntokenizer = "gpt2"',
+        '[model.LLM.data_location.Parquet]\npath = "x"\nsequences = true\nlabels_column = "l"',
+        f'[model.LLM.data_location.Peers]\nmanifest = "{"ab" * 32}"',
+        '[[model.LLM.data_location.Weighted.sources]]\nweight = 3\nLocal = { path = "x" }\n'
+        "[[model.LLM.data_location.Weighted.sources]]\nweight = 1\nDummy = { num_tokens = 90000 }",
+    ],
+)
+def test_every_source_is_read_and_fits_the_chain(tmp_path: Path, table: str) -> None:
+    spec = load_config(config(tmp_path, table)).spec
+    assert TrainSpec.from_bytes(spec.to_bytes()) == spec
+
+
+def test_psyches_own_key_for_shuffling_is_named_in_a_warning(tmp_path: Path) -> None:
+    table = '[model.LLM.data_location.Http]\nshuffle = "DontShuffle"\nlocation.SingleUrl = "https://x/a.bin"'
+    assert "seed" in load_config(config(tmp_path, table)).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            "[model.LLM.data_location.Dummy]\nnum_tokens = 2000",
+            "data_location.Dummy: 2000 tokens are too few",
+        ),
+        ('[model.LLM.data_location.Local]\npaht = "x"', "did you mean path?"),
+        ('[model.LLM.data_location.Http]\nlocation.Folder = "no url"', "it must match"),
+        (
+            "[model.LLM.data_location.Http.location]",
+            "choose exactly one of Folder, SingleUrl, Urls, NumberedFiles",
+        ),
+        ('[model.LLM.data_location.Parquet]\npath = "x"\nlabels_column = "l"', "sequences = true is needed"),
+        ("[[model.LLM.data_location.Weighted.sources]]\nweight = 1\nDummy = {}", "at least 2"),
+        (
+            "[[model.LLM.data_location.Weighted.sources]]\nDummy = {}\n"
+            "[[model.LLM.data_location.Weighted.sources]]\nweight = 1\nDummy = {}",
+            "sources[0].weight is missing",
+        ),
+        (
+            "[model.LLM.data_location.Stdlib]\nmax_bytes = 10000\nvalidation_fraction = 0.01",
+            "too few for windows",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_data_is_told_by_validate_config(
+    tmp_path: Path, table: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(config(tmp_path, table))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            '[model.LLM.data_location.Local]\npath = "/no/such/file.bin"',
+            "get the run's data, or correct the path",
+        ),
+        ("[model.LLM.data_location.Peers]", "make it with psyche-train prepare-data"),
+        (f'[model.LLM.data_location.Peers]\nmanifest = "{"ab" * 32}"', "the run's data are with peers"),
+        ('[model.LLM.data_location.Parquet]\npath = "/no/such"', "is neither a file nor a folder here"),
+        ('[model.LLM.data_location.Hub]\nrepo_id = "/no/such/set"', "cannot be read"),
+        ('[model.LLM.data_location.Http]\nlocation.Folder = "nosuch://x"', "cannot be read here"),
+    ],
+)
+def test_data_that_are_not_here_are_told_when_the_run_is_created(
+    tmp_path: Path, table: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        spec_bytes(load_config(config(tmp_path, table)))
+    assert message in str(error.value)
