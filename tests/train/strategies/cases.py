@@ -20,6 +20,7 @@ Log = list[tuple[RoundRecord, dict[int, bytes]]]
 CHUNKS = {"compression_chunk": 8, "compression_topk": 4}
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "distro": {"Distro": {**CHUNKS, "weight_decay": 0.1}},
+    "distro-entropy": {"Distro": {**CHUNKS, "entropy": True, "votes": "senders"}},
     "distro-tokens": {"Distro": {**CHUNKS, "votes": "tokens"}},
     "sparseloco": {"SparseLoCo": {**CHUNKS, "local_steps": 2, "clip_grad_norm": 1.0}},
     "sparseloco-senders": {"SparseLoCo": {**CHUNKS, "local_steps": 2, "votes": "senders"}},

@@ -37,6 +37,7 @@ GRIDS = (
 SPARSE = SparseCodec(GRIDS, 4)
 DENSE = DenseCodec(GRIDS)
 CODECS = {1: PayloadLayout(GRIDS, 4), 2: SPARSE, 3: DENSE}
+"""DisTrO's own tests are in tests/train/test_payload.py and test_entropy.py."""
 FORMATS = {
     code: UpdateFormat(strategy=code, schema=SCHEMA, codecs=(codec,), tokens_per_sample=16)
     for code, codec in CODECS.items()

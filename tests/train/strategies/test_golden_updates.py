@@ -30,6 +30,9 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "distro": {
         "Distro": {"compression_chunk": 4, "compression_topk": 3, "weight_decay": 0.1, "votes": "tokens"}
     },
+    "distro-entropy": {
+        "Distro": {"compression_chunk": 4, "compression_topk": 3, "entropy": True, "votes": "senders"}
+    },
     "sparseloco": {
         "SparseLoCo": {
             "compression_chunk": 4,
@@ -94,7 +97,12 @@ def entries(grid: Grid, kept: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(chosen), np.array([len(keys) for keys in chosen])
 
 
-MAKERS = {"distro": distro_tensor, "sparseloco": sparse_tensor, "adamw": dense_tensor}
+MAKERS = {
+    "distro": distro_tensor,
+    "distro-entropy": distro_tensor,
+    "sparseloco": sparse_tensor,
+    "adamw": dense_tensor,
+}
 
 
 def meaning(tensor: Any) -> Any:
@@ -111,7 +119,11 @@ def meaning(tensor: Any) -> Any:
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_bytes_meaning_and_fold_are_those_of_the_golden_file(kind, make_spec):
     spec = make_spec(
-        checkpoint={"Init": INIT}, optimizer=OPTIMIZERS[kind], matformer={"max_tier": 1}, max_seq_len=8
+        checkpoint={"Init": INIT},
+        data_location={"Local": {"path": "no tokens are read here"}},
+        optimizer=OPTIMIZERS[kind],
+        matformer={"max_tier": 1},
+        max_seq_len=8,
     )
     schema = schema_of(spec)
     strategy = strategy_of(spec, schema, 0, torch.device("cpu"))
