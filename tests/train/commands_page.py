@@ -81,7 +81,11 @@ def options(command: Any) -> list[tuple[str, str]]:
         if param.param_type_name == "argument":
             words = param.metavar or param.name.upper()
         else:
-            kind = "" if param.is_flag else f" {param.metavar or ('TEXT' if getattr(param, 'min', None) is None else 'N')}"
+            kind = (
+                ""
+                if param.is_flag
+                else f" {param.metavar or ('TEXT' if getattr(param, 'min', None) is None else 'N')}"
+            )
             words = ", ".join([*param.opts, *param.secondary_opts]) + kind
         default = param.default if isinstance(param.default, int | float | str | Path) else None
         shown = "" if default in (None, False, True, "") or param.required else f" [{default}]"
