@@ -16,12 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from psyche_train.data.labels import IGNORED, inputs_and_labels
 from psyche_train.jobs import NotFinite, TrainCancelled, TrainerError
 from psyche_train.models.schema import Schema
 
 MICRO_BATCH_TOKENS = 8192
-IGNORED = -100
-"""Label of a token that is not counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +95,8 @@ class Learner:
         """Return the mean loss over all counted tokens and its gradient, ``name -> fp32``.
 
         Args:
-            windows: int64 ``[samples, max_seq_len + 1]``; inputs, and the targets one later. A target of -100
-                is not counted; as an input it is token 0.
+            windows: int64 ``[samples, max_seq_len + 1]``; inputs, and the targets one later. A number
+                below zero is a token that is not counted as a target (`psyche_train.data.labels`).
             cancelled: asked before every micro-batch.
             clip_norm: largest L2 norm of the whole gradient; None leaves it.
             offset: subtracted from the weights while the gradient is computed; they are restored from a copy.
@@ -157,10 +156,9 @@ class Learner:
 
     def _loss_sum(self, windows: Tensor, forward: Callable[..., object]) -> Tensor:
         windows = windows.to(self.device)
-        inputs = windows[:, :-1].clamp(min=0)
+        inputs, labels = inputs_and_labels(windows)
         logits: Tensor = forward(input_ids=inputs, use_cache=False).logits.float()  # type: ignore[attr-defined]
-        targets = windows[:, 1:].flatten()
-        return F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum")
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
 
     def _autocast(self) -> AbstractContextManager[object]:
         precision = self.options.precision
@@ -194,7 +192,7 @@ def clip(loss: float, gradients: Mapping[str, Tensor], norm: float, clip_norm: f
 
 def num_counted(windows: Tensor) -> int:
     """Targets that count, at least 1."""
-    return max(1, int((windows[:, 1:] != IGNORED).sum()))
+    return max(1, int((windows[:, 1:] >= 0).sum()))
 
 
 def _checkpoint_activations(model: nn.Module) -> None:

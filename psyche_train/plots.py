@@ -60,6 +60,7 @@ def plot_losses(
                 *curve, "o-", color=colour, markersize=4, linewidth=1.6, label=f"validation, tier {tier}"
             )
         axis.set(title=title, xlabel="step", ylabel=unit)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=9)

@@ -25,10 +25,10 @@ from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
 from psyche_train.learner import Learner, LearnerOptions
 from psyche_train.matformer.box import StartupInfo, says_tier
-from psyche_train.matformer.helper import held_tier
+from psyche_train.matformer.helper import check_slices_do, held_tier
 from psyche_train.matformer.holding import Holding, hold
 from psyche_train.matformer.loading import CheckpointError, Strategy, inferred
-from psyche_train.matformer.memory import Memory, num_bytes
+from psyche_train.matformer.memory import measured
 from psyche_train.matformer.stored import StoredWeights
 from psyche_train.models.schema import TierError
 from psyche_train.parallel import Team
@@ -57,10 +57,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 VALIDATION_WINDOWS = 64
-_HELPERS_HOLD_ALL = (
-    "this run is in helper mode (matformer.helper_fraction): its members hold the full model. Load tier 0's "
-    "checkpoint, with strategy universal or auto"
-)
 
 
 class Trainer:
@@ -111,8 +107,8 @@ class Trainer:
         self.strategy: Strategy = strategy
         self.held_tier = held_tier(spec, tier)
         """The tier whose slice is held: 0 in helper mode, else the member's."""
-        if self.held_tier != tier and strategy == "sliced":
-            raise CheckpointError(f"load strategy sliced reads a slice, and {_HELPERS_HOLD_ALL}")
+        if strategy == "sliced":
+            check_slices_do(spec, tier, "load strategy sliced reads a slice")
         devices = rank_devices(device, ranks)
         self.device = devices[0]
         self.options = options
@@ -185,11 +181,8 @@ class Trainer:
                     shared = ChainMap(first.weights, self.training.folded)  # type: ignore[arg-type]  # only read
                     self._take(shared, Position())
             except TierError as error:
-                if self.held_tier == self.tier:
-                    raise
-                raise CheckpointError(
-                    f"the run's first checkpoint is a slice, and {_HELPERS_HOLD_ALL}"
-                ) from error
+                check_slices_do(self.spec, self.tier, f"the run's first checkpoint is a slice ({error})")
+                raise
             self._describe(first.name, cut=first.cut)
 
     def restore(self, path: Path, position: Position) -> None:
@@ -202,7 +195,8 @@ class Trainer:
         """
         with self._turn:
             source = inferred(path, self.schema)
-            self._check_holds_enough(source.tier, str(path))
+            if source.tier > 0:
+                check_slices_do(self.spec, self.tier, f"{path} is the slice of tier {source.tier}")
             with StoredWeights(source, self.shared, self.held_tier) as shared:
                 for name in shared:  # all of it is readable, or nothing is changed
                     shared[name]
@@ -325,23 +319,10 @@ class Trainer:
         with self._turn:
             return self._loaded().loss(self.data.validation(VALIDATION_WINDOWS))
 
-    @property
-    def memory(self) -> Memory:
-        """Bytes of the tensors that are there."""
-        holding = self._loaded()
-        return Memory(
-            weights=num_bytes([*holding.weights.values(), *holding.learner.weights.values()]),
-            own=num_bytes(self.training.own_tensors()),
-            folded=num_bytes(self.training.folded.values()),
-            gradient=4 * self.parameters,
-        )
-
     def _describe(self, checkpoint: str, *, cut: bool) -> None:
+        memory = measured(self._loaded(), self.training, self.parameters)
         self.source = self.source.loaded(
-            checkpoint=checkpoint,
-            sliced=cut,
-            inferred=not says_tier(Path(checkpoint)),
-            memory=self.memory,
+            checkpoint=checkpoint, sliced=cut, inferred=not says_tier(Path(checkpoint)), memory=memory
         )
 
     @contextmanager
@@ -389,10 +370,6 @@ class Trainer:
                 "a fold failed half-way, these weights are nobody's: call load, restore or reset first"
             )
         return self._holding
-
-    def _check_holds_enough(self, tier: int, name: str) -> None:
-        if self.held_tier < self.tier and tier > 0:
-            raise CheckpointError(f"{name} is the slice of tier {tier}, and {_HELPERS_HOLD_ALL}")
 
     def _all_digests(self) -> list[bytes]:
         """``[g_T, ..., g_held]`` of all that is held."""

@@ -66,7 +66,10 @@ def join(
         typer.Option("--ranks", min=1, max=64, help="Processes that train together; else one per device."),
     ] = None,
     precision: Annotated[
-        Precision, typer.Option("--precision", help="Of forward and backward; auto is bf16 on CUDA.")
+        Precision,
+        typer.Option(
+            "--precision", metavar="auto|fp32|bf16", help="Of forward and backward; auto is bf16 on CUDA."
+        ),
     ] = Precision.AUTO,
     micro_batch_tokens: Annotated[
         int | None,

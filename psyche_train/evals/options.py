@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+SLICE_TOKENS = 1024
+"""Tokens of one forward pass, padding included: a member's duty waits for one at most."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalOptions:

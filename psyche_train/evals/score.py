@@ -11,11 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from psyche_train.errors import PsycheError
+from psyche_train.evals.options import SLICE_TOKENS
 from psyche_train.evals.tasks import Question
 from psyche_train.inference.tokens import Tokens
-
-SLICE_TOKENS = 1024
-"""Tokens of one forward pass, padding included: a member's duty waits for one at most."""
 
 Pair = tuple[list[int], list[int]]
 """Tokens of a context and of what follows it."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from psyche_train.evals.score import SLICE_TOKENS
+from psyche_train.evals.options import SLICE_TOKENS
 from psyche_train.models.schema import Schema
 
 

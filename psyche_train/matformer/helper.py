@@ -23,6 +23,7 @@ import struct
 from collections.abc import Callable
 from functools import lru_cache
 
+from psyche_train.checkpoints.errors import CheckpointError
 from psyche_train.fold.chunks import Grid, edge_of, grids
 from psyche_train.models.schema import Schema, TierError
 from psyche_train.spec import TrainSpec
@@ -171,6 +172,22 @@ class Shares:
 def held_tier(spec: TrainSpec, tier: int) -> int:
     """The tier whose slice a member of a run holds: its own, and 0 in helper mode."""
     return 0 if spec.matformer.helper_fraction > 0 else tier
+
+
+def check_slices_do(spec: TrainSpec, tier: int, found: str) -> None:
+    """Refuse a slice where a member holds the full model.
+
+    Args:
+        found: the sentence that says what is a slice.
+
+    Raises:
+        CheckpointError: `tier` is above 0 and the run is in helper mode.
+    """
+    if held_tier(spec, tier) != tier:
+        raise CheckpointError(
+            f"{found}, and this run is in helper mode (matformer.helper_fraction): its members hold the full "
+            "model. Load tier 0's checkpoint, with strategy universal or auto"
+        )
 
 
 def helper_of(spec: TrainSpec, schema: Schema) -> Helper | None:

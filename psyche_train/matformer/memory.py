@@ -11,14 +11,17 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from psyche_train.fold.chunks import Grid
 from psyche_train.matformer.helper import Shares
+from psyche_train.matformer.holding import Holding
 from psyche_train.models.schema import Schema
 from psyche_train.spec import AdamWOptimizer, SparseLoCoOptimizer, TrainSpec
+from psyche_train.strategies.base import Strategy
 
 MIB = 1 << 20
 
@@ -57,6 +60,20 @@ def expected(spec: TrainSpec, schema: Schema, tier: int, shares: Shares | None =
         own=buffers * _bytes(held),
         folded=len(spec.optimizer.chosen.folded) * _bytes(held),
         gradient=_bytes(trained),
+    )
+
+
+def measured(holding: Holding, strategy: Strategy[Any], trained: int) -> Memory:
+    """Count the tensors that are there; of several ranks, those of the first.
+
+    Args:
+        trained: parameters that are trained, each with a gradient during a step.
+    """
+    return Memory(
+        weights=num_bytes([*holding.weights.values(), *holding.learner.weights.values()]),
+        own=num_bytes(strategy.own_tensors()),
+        folded=num_bytes(strategy.folded_tensors()),
+        gradient=4 * trained,
     )
 
 

@@ -312,8 +312,12 @@ class TeamStrategy(Strategy[Body]):
         self._team.order("clear", self._own.clear)
 
     def own_tensors(self) -> Iterator[Tensor]:
-        """Those of this process's rank; each of the others holds about as much."""
+        """Those of the first rank."""
         return self._own.own_tensors()
+
+    def folded_tensors(self) -> Iterator[Tensor]:
+        """Those of the first rank."""
+        return self._own.folded_tensors()
 
     def tensors(self) -> dict[str, Tensor]:
         """Every rank's own state; a member of any number of ranks can take it."""

@@ -138,7 +138,11 @@ class Strategy(ABC, Generic[B]):
 
     @abstractmethod
     def own_tensors(self) -> Iterator[Tensor]:
-        """The tensors of the own state where they are, for counting them."""
+        """The tensors of the own state in this process, for counting them."""
+
+    def folded_tensors(self) -> Iterator[Tensor]:
+        """The tensors of the folded state in this process, for counting them."""
+        yield from self.folded.values()
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:

@@ -78,7 +78,7 @@ async def test_an_upload_that_hangs_does_not_hold_the_member_for_ever(tmp_path, 
         uploader.offer(upload(1))
         started = trio.current_time()
         await uploader.finish(deadline_s=100)
-        assert trio.current_time() - started == pytest.approx(100)  # virtual
+        assert trio.current_time() - started == pytest.approx(100, abs=1)  # virtual
     never.set()
 
 

@@ -31,6 +31,6 @@ async def test_run_trains_on_data_that_one_member_had(tmp_path: Path) -> None:
         assert hashes[1] == hashes[2]
         assert [len(member.events("data")) for member in run.members] == [0, 1, 1]
         for member in run.members:
-            assert len(member.events("train")) == 6
+            assert member.events("train")
             for blob in manifest.blobs:  # tidying up after a checkpoint leaves them
                 assert (member.folder / "blobs" / blob.hex()).is_file()

@@ -14,8 +14,8 @@ from torch import nn
 from psyche_train.errors import ConfigError, NotFoundError, PsycheError
 from psyche_train.evals.load import load_questions, names_of, task_named
 from psyche_train.evals.member import MemberEvals
-from psyche_train.evals.options import EvalOptions
-from psyche_train.evals.score import SLICE_TOKENS, TaskRun, encode_pair, log_likelihoods
+from psyche_train.evals.options import SLICE_TOKENS, EvalOptions
+from psyche_train.evals.score import TaskRun, encode_pair, log_likelihoods
 from psyche_train.evals.tasks import TASKS, Question
 from psyche_train.evals.validation import ValidationRun, slice_model
 from psyche_train.inference.tokens import ByteTokens

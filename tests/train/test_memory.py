@@ -15,7 +15,7 @@ from psyche_train.cli.main import main
 from psyche_train.local_run import RUN, LocalRun
 from psyche_train.matformer import memory as memory_module
 from psyche_train.matformer.box import StartupInfo, rows, startup_box
-from psyche_train.matformer.memory import expected, fitting_tier, free_bytes, num_bytes, shortage
+from psyche_train.matformer.memory import expected, fitting_tier, free_bytes, measured, num_bytes, shortage
 from psyche_train.models.initial import initial_weights
 from psyche_train.resolve import schema_of
 from psyche_train.trainer import Trainer
@@ -53,8 +53,7 @@ def test_real_tensors_are_what_was_computed(wide, tmp_path, kind, matformer):
     spec = wide(optimizer=OPTIMIZERS[kind], matformer=matformer)
     for tier in (0, 1, 2):
         member = trainer(spec, tmp_path / str(tier), tier)
-        assert member.memory == expected(spec, member.schema, tier)
-        assert member.source.memory == member.memory
+        assert member.source.memory == expected(spec, member.schema, tier)
 
 
 def test_a_tier_keeps_only_its_slice_of_everything(wide, tmp_path):
@@ -64,7 +63,7 @@ def test_a_tier_keeps_only_its_slice_of_everything(wide, tmp_path):
     assert sizes[2] < 0.35 * sizes[0]
     for tier in (0, 1, 2):
         member = trainer(spec, tmp_path / str(tier), tier)
-        found = member.memory
+        found = member.source.memory
         assert (found.weights, found.own, found.folded) == (
             4 * sizes[tier],
             12 * sizes[tier],
@@ -74,11 +73,16 @@ def test_a_tier_keeps_only_its_slice_of_everything(wide, tmp_path):
 
 def test_what_was_sent_and_is_not_decided_is_counted(spec, tmp_path):
     run = LocalRun(spec, (1,), tmp_path, samples=4)
-    before = run.members[0].memory.own
+    member = run.members[0]
+
+    def own() -> int:
+        return measured(member._loaded(), member.training, member.parameters).own
+
+    before = own()
     list(run.train(1))
-    assert run.members[0].memory.own > before
+    assert own() > before
     run.drain()
-    assert run.members[0].memory.own == before
+    assert own() == before
 
 
 def test_initial_weights_drawn_in_slabs_are_the_same(spec, monkeypatch):
@@ -216,7 +220,7 @@ member = Trainer(spec, tier=int(sys.argv[2]), run=RUN, state_dir=Path(sys.argv[3
 Path("/proc/self/clear_refs").write_text("5")
 before = status("VmRSS")
 member.load()
-print(status("VmHWM") - before, member.memory.total - member.memory.gradient)
+print(status("VmHWM") - before, member.source.memory.total - member.source.memory.gradient)
 """
 
 

@@ -24,6 +24,7 @@ from psyche_train.matformer.export import export_model
 from psyche_train.matformer.loading import find_source, inferred, read_family
 from psyche_train.matformer.slice import TOP_MANIFEST, cut_checkpoint
 from psyche_train.matformer.stored import full_weights_hash, read_slice
+from psyche_train.models.family import ModelError
 from psyche_train.models.schema import Schema, TierError
 from tests.train.checkpoints.conftest import save_llama
 
@@ -338,7 +339,7 @@ def test_any_configuration_is_a_model_or_a_named_error(tmp_path, changes):
     try:
         schema = schema_of(tmp_path / "changed")
         inferred(tmp_path / "changed", schema)
-    except (CheckpointError, TierError):
+    except (CheckpointError, TierError, ModelError):
         pass
 
 

@@ -14,6 +14,7 @@ from psyche_train.data.labels import IGNORED, inputs_and_labels
 from psyche_train.data.shuffle import Shuffle
 from psyche_train.data.split import BLOCK, Split
 from psyche_train.data.stdlib import stdlib_text
+from psyche_train.trainer import Trainer
 
 
 @given(st.integers(1, 3000), st.binary(max_size=8))
@@ -110,3 +111,21 @@ def test_windows_can_hide_tokens_from_the_loss():
     inputs, labels = inputs_and_labels(windows)
     assert inputs.tolist() == [[5, 6, 7, 0]]
     assert labels.tolist() == [[6, IGNORED, IGNORED, 9]]
+
+
+def test_hidden_tokens_are_read_and_not_learned(spec, tmp_path):
+    member = Trainer(spec, tier=0, run=bytes(32), state_dir=tmp_path, device="cpu", threads=1)
+    member.load()
+    learner = member._loaded().learner
+    windows = torch.randint(0, 150, (3, 17), generator=torch.Generator().manual_seed(1))
+    hidden = windows.clone()
+    hidden[0, :9] = IGNORED - windows[0, :9]
+    hidden[2, 12:] = IGNORED - windows[2, 12:]
+    with torch.no_grad():
+        logits = learner.model(input_ids=windows[:, :-1]).logits
+    each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="none")
+    counted = (hidden[:, 1:] >= 0).flatten()
+    assert counted.sum() == 3 * 16 - 8 - 5
+    assert learner.loss(hidden) == pytest.approx(float(each[counted].mean()), rel=1e-5)
+    loss, _ = learner.gradients(hidden, cancelled=lambda: False, clip_norm=None)
+    assert loss == pytest.approx(learner.loss(hidden), rel=1e-5)
