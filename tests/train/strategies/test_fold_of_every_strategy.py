@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from dataclasses import replace
 
 import pytest
@@ -194,16 +195,18 @@ def _live_for(kind: str, folder, log, budget: int) -> None:
         return count
 
     try:
-        store.save_file = counted(store.save_file)
-        store.sync_path = counted(store.sync_path)
+        for name in ("write_tensors", "write_weights", "write_json", "sync_path"):
+            setattr(store, name, counted(getattr(store, name)))
         adamw.replace = sparseloco.replace = counted(replace_values)
         distro_strategy.apply_step = counted(distro_strategy.apply_step)
         trainer = member(kind, folder)
         for record, blobs in log[trainer.position.step :]:
             trainer.fold(record, blobs, None)
             trainer.save()
-    finally:
-        os.kill(os.getpid(), signal.SIGKILL)  # done, or failed: the parent sees which by the position
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os.kill(os.getpid(), signal.SIGKILL)  # all is folded: the parent sees it by the position
 
 
 @pytest.mark.parametrize("kind", STRATEGIES)
