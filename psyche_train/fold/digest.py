@@ -15,22 +15,34 @@ from __future__ import annotations
 import hashlib
 import struct
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from torch import Tensor
 
 from psyche_train.models.schema import Schema
+from psyche_train.models.tensors import TensorSpec
 
 
 def part_digests(schema: Schema, weights: Mapping[str, Tensor], tier: int) -> list[bytes]:
     """Return ``[g_T, ..., g_tier]`` of weights at tier `tier`'s width.
 
-    Each part has a thread of its own: hashing lets other threads run.
+    Every tensor is asked for once and let go before the next, so `weights` may read them from a file. Its parts
+    are hashed by a thread each: hashing lets other threads run.
     """
     parts = range(schema.max_tier, tier - 1, -1)
+    digests = {part: hashlib.sha256() for part in parts}
+
+    def add(tensor: TensorSpec, values: Tensor, part: int) -> None:
+        inner = part == schema.max_tier
+        _update(digests[part], tensor.name, (tensor.take if inner else tensor.added)(values, part, tier))
+
     with ThreadPoolExecutor(len(parts)) as pool:
-        return list(pool.map(lambda part: _digest(_part(schema, weights, part, tier)), parts))
+        for tensor in schema.stored:
+            found = parts if tensor.cut_axis is not None else parts[:1]
+            list(pool.map(partial(add, tensor, weights[tensor.name]), found))
+    return [digests[part].digest() for part in parts]
 
 
 def weights_hash(digests: Sequence[bytes]) -> bytes:
@@ -41,22 +53,9 @@ def weights_hash(digests: Sequence[bytes]) -> bytes:
     return combined
 
 
-def _part(
-    schema: Schema, weights: Mapping[str, Tensor], part: int, tier: int
-) -> Iterator[tuple[str, Tensor]]:
-    for tensor in schema.stored:
-        if part == schema.max_tier:
-            yield tensor.name, tensor.take(weights[tensor.name], part, tier)
-        elif tensor.cut_axis is not None:
-            yield tensor.name, tensor.added(weights[tensor.name], part, tier)
-
-
-def _digest(tensors: Iterator[tuple[str, Tensor]]) -> bytes:
-    digest = hashlib.sha256()
-    for name, values in tensors:
-        encoded = name.encode()
-        digest.update(struct.pack("<H", len(encoded)) + encoded)
-        digest.update(struct.pack(f"<B{values.dim()}Q", values.dim(), *values.shape))
-        array = values.detach().contiguous().cpu().numpy()
-        digest.update((array if sys.byteorder == "little" else array.byteswap()).reshape(-1).data)
-    return digest.digest()
+def _update(digest: hashlib._Hash, name: str, values: Tensor) -> None:
+    encoded = name.encode()
+    digest.update(struct.pack("<H", len(encoded)) + encoded)
+    digest.update(struct.pack(f"<B{values.dim()}Q", values.dim(), *values.shape))
+    array = values.detach().contiguous().cpu().numpy()
+    digest.update((array if sys.byteorder == "little" else array.byteswap()).reshape(-1).data)

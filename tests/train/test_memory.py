@@ -1,5 +1,6 @@
 """Memory of a tier: computed, measured, shown; a slice is loaded without the rest of the checkpoint."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from psyche_train.local_run import RUN, LocalRun
 from psyche_train.matformer import memory as memory_module
 from psyche_train.matformer.box import StartupInfo, rows, startup_box
 from psyche_train.matformer.memory import expected, fitting_tier, free_bytes, measured, num_bytes, shortage
+from psyche_train.matformer.slice import cut_checkpoint
 from psyche_train.models.initial import initial_weights
 from psyche_train.resolve import schema_of
 from psyche_train.trainer import Trainer
@@ -177,16 +179,18 @@ def test_box_warns_of_little_memory_and_of_another_tier(wide, monkeypatch):
 
 def test_box_warns_of_a_tier_that_was_inferred(spec, make_spec, tmp_path):
     full = trainer(spec, tmp_path / "a", 0).save()
-    half = trainer(spec, tmp_path / "b", 1).save()
-    start, cut = tmp_path / "start", tmp_path / "start-tier1"
+    start, cut = tmp_path / "start", tmp_path / "start" / "tier1"
     shutil.copytree(full, start)
-    shutil.copytree(half, cut)
+    cut_checkpoint(start, start, [1])
     local = make_spec(checkpoint={"Local": {"path": str(start)}}).resolve()
     assert "was taken for" not in shown(trainer(local, tmp_path / "c", 1).source)
     tables = json.loads((cut / "config.json").read_text())
     del tables["matformer_tier"]
-    (cut / "config.json").write_text(json.dumps(tables))
-    (cut / "manifest.json").unlink()
+    raw = json.dumps(tables).encode()
+    (cut / "config.json").write_bytes(raw)
+    manifest = json.loads((cut / "manifest.json").read_text())
+    manifest["files"]["config.json"] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    (cut / "manifest.json").write_text(json.dumps(manifest))
     member = trainer(local, tmp_path / "d", 1)
     assert "was taken for tier 1 from its width" in shown(member.source)
     member.restore(full, member.position)

@@ -7,6 +7,7 @@ import itertools
 import json
 import struct
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -279,3 +280,15 @@ def test_a_plain_name_stays_in_its_folder(name):
     if is_plain_name(name):
         assert (Path("/folder") / name).parent == Path("/folder")
         assert name not in (".", "..")
+
+
+def test_threads_read_one_open_file_at_once(tmp_path):
+    values = {f"t{i}": torch.full((200_000,), float(i)) for i in range(4)}
+    save_file(values, tmp_path / "file.safetensors")
+    file = TensorFile(tmp_path / "file.safetensors")
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(file.read, [*values] * 25))
+    finally:
+        file.close()
+    assert all(torch.equal(got, wanted) for got, wanted in zip(found, [*values.values()] * 25, strict=True))
