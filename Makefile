@@ -37,7 +37,7 @@ else
 endif
 
 test-fast: venv
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 test-slow: venv
 	$(BIN)/python -m pytest -q -m slow
