@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -107,6 +109,10 @@ def test_bf16_rounds_the_gradient_and_leaves_weights_fp32(device):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "c++", "clang++"))),
+    reason="torch.compile needs a C++ compiler on the CPU",
+)
 def test_compiled_model_gives_the_same_gradient():
     loss, found = gradients(learner(compile=True))
     wanted_loss, wanted = gradients(learner())
