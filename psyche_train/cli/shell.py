@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from typing import Annotated
 
 import typer
 
@@ -74,6 +75,34 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, translate: Tran
     except Exception as exc:  # the last line of defence: a bug is told in a sentence, too
         return _fail(exc, exc, debug, translate)
     return exit_codes.OK
+
+
+def new_app(name: str, version: str, *, help: str, epilog: str) -> typer.Typer:
+    """Return an empty application in the project's manner: ``-h``, ``--version``, no tracebacks of Typer's own."""
+    app = typer.Typer(
+        name=name,
+        help=f"{help} Add --debug anywhere for details and tracebacks.",
+        epilog=epilog,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    def show_version(shown: bool) -> None:
+        if shown:
+            output.data(version)
+            raise typer.Exit
+
+    @app.callback()
+    def root(
+        version: Annotated[
+            bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+        ] = False,
+    ) -> None:
+        pass
+
+    return app
 
 
 def add_commands(app: typer.Typer, *commands: tuple[str, Callable[..., None], str]) -> None:
