@@ -1,7 +1,7 @@
 """Transfers between two processes over raw TCP, py-libp2p as it comes, and our two steps, in turns.
 
     python -m benchmarks.network                     # everything, about five minutes
-    python -m benchmarks.network direct --rounds 15
+    python -m benchmarks.network direct --rounds 15 --only transfer
     python -m benchmarks.network direct --stacks tcp,step2 --bytes 16M
     python -m benchmarks.network delay rate both     # lines of 50 ms, 12.5 MB/s, and both
     python -m benchmarks.network --json > figures.json
@@ -54,11 +54,12 @@ def pair(stack: str, line: str, resources: ExitStack) -> Child:
     return client
 
 
-def measure(line: str, stacks: list[str], size: int, rounds: int) -> Figures:
+def measure(line: str, stacks: list[str], size: int, rounds: int, only: str | None) -> Figures:
     """`rounds` rounds over all stacks; a warm-up before them is not counted."""
     kinds = [("transfer", size), ("load", size)]
     if line == "direct":
         kinds += [("verified", size), *(("transfer", small) for small in SMALL)]
+    kinds = [kind for kind in kinds if only in (None, kind[0])]
     figures: Figures = defaultdict(lambda: defaultdict(list))
     with ExitStack() as resources:
         clients = {stack: pair(stack, line, resources) for stack in stacks}
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("--stacks", default=",".join(STACKS), help="default: %(default)s")
     parser.add_argument("--bytes", type=size_of, default=None, help="default: 64M direct, 32M over lines")
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    parser.add_argument("--only", choices=("transfer", "verified", "load"), help="measure this only")
     parser.add_argument("--json", action="store_true", help="print every measurement instead of tables")
     options = parser.parse_args()
     stacks = options.stacks.split(",")
@@ -133,7 +135,7 @@ def main() -> None:
     everything: dict[str, Any] = {}
     for line in options.lines or LINES:
         size = options.bytes or (64 << 20 if line == "direct" else 32 << 20)
-        figures = measure(line, stacks, size, options.rounds)
+        figures = measure(line, stacks, size, options.rounds, options.only)
         everything[line] = figures
         if not options.json:
             show(line, figures)
