@@ -150,8 +150,13 @@ class Trainer:
         """A fold failed half-way: `load`, `restore` or `reset` comes before anything else."""
         self._turn = threading.RLock()
 
-    def load(self) -> None:
-        """Take the newest local checkpoint of this run and tier that verifies, else the first weights."""
+    def load(self, *, agreed: bool = False) -> None:
+        """Take the newest local checkpoint of this run and tier that verifies, else the first weights.
+
+        Args:
+            agreed: members have agreed on later weights. If this machine lacks the first ones, the trainer
+                then holds none, at genesis, and everything but `restore` is refused.
+        """
         with self._turn:
             for path, position, info in self.store.newest():
                 if (info.run, info.spec_sha256, info.tier) != (self.run, self.spec.sha256, self.held_tier):
@@ -169,7 +174,12 @@ class Trainer:
                     continue
                 self._describe(str(path), cut=self.held_tier > 0)
                 return
-            self.reset()
+            try:
+                self.reset()
+            except CheckpointError as error:
+                if not agreed:
+                    raise
+                self.source = self.source.awaited(str(error))
 
     def reset(self) -> None:
         """Take the run's first weights and forget the error buffers; the position is genesis."""
