@@ -8,6 +8,7 @@ import time
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from psyche_train.checkpoints.position import Position
 from psyche_train.checkpoints.store import STATE, CheckpointInfo, CheckpointStore
 from psyche_train.checkpoints.tensors import read_all
 from psyche_train.data.dataset import Dataset
-from psyche_train.data.tokenizer import save_byte_tokenizer
 from psyche_train.devices import rank_devices
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
@@ -34,6 +34,7 @@ from psyche_train.models.schema import TierError
 from psyche_train.parallel import Team
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import first_weights, schema_of, with_folded
+from psyche_train.run_tokenizer import tokenizer_files
 from psyche_train.spec import TrainSpec
 from psyche_train.strategies.choose import strategy_of
 from psyche_train.strategies.header import ExpectedUpdate, UpdateError
@@ -113,6 +114,7 @@ class Trainer:
         self.device = devices[0]
         self.options = options
         self.schema = schema_of(spec, self.held_tier)
+        self._tokenizer = cache(partial(tokenizer_files, spec, self.schema.family.vocab_size, data))
         self.data = Dataset(spec, self.schema.family.vocab_size, blobs=state_dir / "blobs", folder=data)
         self._team = None
         if len(devices) > 1:
@@ -394,5 +396,5 @@ class Trainer:
     def _save_configuration(self, folder: Path) -> None:
         family = self.schema.family
         family.save_tables(family.tables_of_tier(self.held_tier, self.spec.matformer.ffn_rescale), folder)
-        if self.spec.data_location.Stdlib and family.vocab_size == 256:
-            save_byte_tokenizer(folder)
+        for name, content in self._tokenizer().items():
+            (folder / name).write_bytes(content)
