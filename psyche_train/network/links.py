@@ -11,8 +11,8 @@ import trio
 
 from psyche_train.network.identity import dialable
 from psyche_train.network.node import Member, Node
+from psyche_train.network.session import NoiseSession
 from psyche_train.network.streams import StreamBroken, close_quietly, describe, read_exactly, write_all
-from psyche_train.network.transport import GuardedSession
 from psyche_train.network.types import MAX_ADDRS
 from psyche_train.network.wire import PING_BYTES, PING_PROTOCOL
 
@@ -146,4 +146,4 @@ async def _answer_pings(stream: Any, _key: bytes) -> None:
 
 def _last_read(connection: Any) -> float:
     session = getattr(connection.muxed_conn, "secured_conn", None)
-    return session.stream.last_read if isinstance(session, GuardedSession) else 0.0
+    return session.stream.last_read if isinstance(session, NoiseSession) else 0.0

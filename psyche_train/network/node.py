@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import trio
@@ -18,9 +19,12 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
 from psyche_train.network.identity import check_free, key_pair_of, peer_id_of, reported
+from psyche_train.network.mux import MUX_PROTOCOL, Muxer, WindowPool
+from psyche_train.network.mux.window import POOL_PER_HOST
 from psyche_train.network.scopes import shielded
+from psyche_train.network.session import NoiseSession
 from psyche_train.network.streams import StreamBroken, close_quietly, describe
-from psyche_train.network.transport import GuardedSession, MemberNoise, MemberTCP, Traffic
+from psyche_train.network.transport import MemberNoise, MemberTCP, Traffic
 from psyche_train.network.types import MAX_ADDRS, NOWHERE, Peer
 
 logger = logging.getLogger(__name__)
@@ -75,7 +79,7 @@ class Node:
         self.host: Any = new_host(
             key_pair=pair,
             sec_opt={NOISE: MemberNoise(pair, self._is_member, self._on_stranger)},
-            muxer_opt=cast(Any, {YAMUX: Yamux}),
+            muxer_opt=cast(Any, {MUX_PROTOCOL: partial(Muxer, pool=WindowPool(POOL_PER_HOST)), YAMUX: Yamux}),
             transports=[self.transport],
             listen_addrs=self._listen,
             connection_config=ConnectionConfig(
@@ -309,7 +313,7 @@ class _Opening:
 def _abort(connection: Any) -> None:
     """Close the socket under a libp2p connection."""
     session = getattr(connection.muxed_conn, "secured_conn", None)
-    if isinstance(session, GuardedSession):
+    if isinstance(session, NoiseSession):
         session.abort()
 
 

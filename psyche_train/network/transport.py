@@ -2,9 +2,9 @@
 
 Three measured traps are closed here, once for everything above:
 
-- a cancelled write left half a frame, or a used-up nonce, on the connection: `GuardedSession.write` finishes
+- a cancelled write left half a frame, or a used-up nonce, on the connection: `NoiseSession.write` finishes
   what it began, whoever is cancelled. A write that cannot end (a frozen peer) ends when the watchdog of
-  `node.py` aborts the socket;
+  `links.py` aborts the socket;
 - any key that completed the handshake was accepted: `MemberNoise` closes connections of strangers right
   after the handshake, before a muxer or a stream exists;
 - each inbound connection kept a task and one of the swarm's inbound slots for the life of the process, so
@@ -26,8 +26,9 @@ from libp2p.io.trio import TrioTCPStream
 from libp2p.peer.id import ID
 from libp2p.security.exceptions import HandshakeFailure
 from libp2p.security.noise.transport import Transport as NoiseTransport
-from libp2p.security.secure_session import SecureSession
 from libp2p.transport.tcp.tcp import TCP
+
+from psyche_train.network.session import NoiseSession
 
 READ_BYTES = 256 * 1024
 """Asked of a socket at once; stock reads two bytes, then one frame."""
@@ -78,6 +79,41 @@ class BufferedStream(TrioTCPStream):  # type: ignore[misc, unused-ignore]
             taken = self._ahead[self._at : end]
             self._at += len(taken)
             return taken
+
+    async def receive_into(self, view: memoryview) -> int:
+        """Read what there is into `view`; 0 at the end, also when it was closed here.
+
+        Raises:
+            ConnectionClosedError: the peer reset the connection.
+        """
+        ahead = self._ahead[self._at : self._at + len(view)]
+        if ahead:
+            view[: len(ahead)] = ahead
+            self._at += len(ahead)
+            return len(ahead)
+        try:
+            count: int = await self.stream.socket.recv_into(view)
+        except trio.ClosedResourceError:
+            return 0
+        except OSError as exc:
+            if self.closed.is_set():
+                return 0
+            raise ConnectionClosedError(f"TCP connection reset: {exc}", transport="tcp") from exc
+        self.last_read = trio.current_time()
+        self._traffic.bytes_in += count
+        return count
+
+    async def send(self, data: memoryview) -> None:
+        """Write everything; one writer at a time.
+
+        Raises:
+            ConnectionClosedError: the socket broke or was closed.
+        """
+        try:
+            await self.stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise ConnectionClosedError(f"TCP connection closed: {exc}", transport="tcp") from exc
+        self._traffic.bytes_out += len(data)
 
     async def write(self, data: bytes) -> None:
         await super().write(data)
@@ -145,31 +181,6 @@ class MemberTCP(TCP):  # type: ignore[misc, unused-ignore]
         return super().create_listener(serve)
 
 
-class GuardedSession(SecureSession):  # type: ignore[misc, unused-ignore]
-    """A Noise session whose writes cannot be cut in two by a cancellation."""
-
-    def __init__(self, session: SecureSession, stream: BufferedStream) -> None:
-        super().__init__(
-            local_peer=session.local_peer,
-            local_private_key=session.local_private_key,
-            remote_peer=session.remote_peer,
-            remote_permanent_pubkey=session.remote_permanent_pubkey,
-            is_initiator=session.is_initiator,
-            conn=session.conn,
-        )
-        self.stream = stream
-        stream.settled.set()
-
-    async def write(self, data: bytes) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        with trio.CancelScope(shield=True):
-            await super().write(data)
-
-    def abort(self) -> None:
-        """Close the socket without a word."""
-        self.stream.abort()
-
-
 class MemberNoise(NoiseTransport):  # type: ignore[misc, unused-ignore]
     """Noise that ends a connection unless its key is a member's.
 
@@ -185,16 +196,17 @@ class MemberNoise(NoiseTransport):  # type: ignore[misc, unused-ignore]
         self._allowed = allowed
         self._refused = refused
 
-    async def secure_inbound(self, conn: Any) -> GuardedSession:
+    async def secure_inbound(self, conn: Any) -> NoiseSession:
         return await self._admit(await super().secure_inbound(conn), conn)
 
-    async def secure_outbound(self, conn: Any, peer_id: ID) -> GuardedSession:
+    async def secure_outbound(self, conn: Any, peer_id: ID) -> NoiseSession:
         return await self._admit(await super().secure_outbound(conn, peer_id), conn)
 
-    async def _admit(self, session: Any, conn: Any) -> GuardedSession:
+    async def _admit(self, session: Any, conn: Any) -> NoiseSession:
         remote = session.get_remote_peer()
         if not self._allowed(remote):
             self._refused(remote)
             await session.close()
             raise HandshakeFailure(f"{remote} is not a member")
-        return GuardedSession(session, conn.stream)
+        conn.stream.settled.set()
+        return NoiseSession(session, conn, conn.stream)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import trio
 from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.pubsub.pb import rpc_pb2
@@ -236,11 +238,12 @@ async def test_garbage_on_every_protocol_leaves_the_member_serving(tmp_path: Pat
                     await stream.reset()
                 except StreamBroken:
                     await trio.sleep(0.3)  # refused, or the connection was closed: dial again
-        connection = vandal.swarm.get_connections(vandal.members[a.peer_key].id)
         for raw in (struct.pack("!BBHII", 9, 7, 0, 5, 3), struct.pack("!BBHII", 0, 0, 0, 1, 2**32 - 1)):
-            for item in list(connection):
+            await until(lambda: vandal.connected(a.peer_key))
+            (item, *_) = vandal.swarm.get_connections(vandal.members[a.peer_key].id)
+            with suppress(ConnectionClosedError):
                 await item.muxed_conn.secured_conn.write(raw)
-            await trio.sleep(0.2)
+            await until(lambda item=item: item.is_closed)
         name = await a.publish(b"still here")
         assert await b.fetch(name, deadline_s=20, max_bytes=MB, holders=[a.peer_key]) == b"still here"
         status = await a.status()

@@ -1,0 +1,1 @@
+"""Speed of transfers between two processes; see `__main__.py`."""
