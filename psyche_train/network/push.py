@@ -76,17 +76,16 @@ class Replica:
 
     async def _serve(self, stream: Any, key: bytes) -> None:
         offer = Offer.from_bytes(await read_exactly(stream, OFFER_BYTES))
-        status = await self._judge(offer, key)
-        if status is not Status.OK or self._store.has(offer.blob):
-            await write_all(stream, Reply(status).to_bytes())
-            if status is Status.OK:
-                await write_all(stream, Reply(Status.OK).to_bytes())
-            return
+        # counted before anything is awaited: offers made at once cannot pass a limit together
         self._offers[key] += 1
         self._coming[key] += offer.length
         try:
-            await write_all(stream, Reply(Status.OK).to_bytes())
-            status = await self._take(offer, key)
+            status = await self._judge(offer, key)
+            await write_all(stream, Reply(status).to_bytes())
+            if status is not Status.OK:
+                return
+            if not self._store.has(offer.blob):
+                status = await self._take(offer, key)
             await write_all(stream, Reply(status).to_bytes())
         finally:
             self._offers[key] -= 1
@@ -98,7 +97,7 @@ class Replica:
         """Whether this member takes the offer; nothing has been fetched or stored yet."""
         if self._store.has(offer.blob):
             return Status.OK
-        if self._offers[key] >= MAX_OFFERS_PER_PEER:
+        if self._offers[key] > MAX_OFFERS_PER_PEER:
             return Status.BUSY
         if offer.length > self._limits.blob_bytes:
             return Status.TOO_LARGE
@@ -109,9 +108,9 @@ class Replica:
             free = shutil.disk_usage(self._store.directory).free
         except (BlobStoreError, OSError):
             return Status.FAILED
-        if held + self._coming[key] + offer.length > self._limits.member_bytes:
+        if held + self._coming[key] > self._limits.member_bytes:
             return Status.FULL
-        if free - sum(self._coming.values()) - offer.length < self._limits.reserve_bytes:
+        if free - sum(self._coming.values()) < self._limits.reserve_bytes:
             return Status.FULL
         return Status.OK
 
