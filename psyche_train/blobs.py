@@ -11,6 +11,7 @@ Files in the directory of a store (`<id>` is 64 hexadecimal digits):
 | `<id>`               | a whole blob; it appears by a rename, so it is complete and durable             |
 | `<id>.manifest`      | its manifest, written before it                                                |
 | `<id>.hidden`        | "not before this round is revealed" (decimal), written before it                |
+| `<id>.pushed`        | another member pushed it here, see `psyche_train.network.pushed`               |
 | `<id>.part`          | a blob being fetched, sparse; verified again, piece by piece, when it is resumed |
 | `<id>.part.manifest` | its manifest                                                                   |
 | `tmp-<pid>-<n>`      | a file being written; swept when the store is opened by its owner               |
@@ -236,7 +237,7 @@ class BlobStore:
     def delete(self, blob: bytes) -> None:
         """Remove the blob and everything about it; nothing happens if it is not here."""
         with _disk(self.directory, "delete a blob"):
-            for suffix in ("", ".part", ".part.manifest", ".manifest", ".hidden"):
+            for suffix in ("", ".part", ".part.manifest", ".manifest", ".hidden", ".pushed"):
                 self._beside(blob, suffix).unlink(missing_ok=True)
 
     def ids(self) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from psyche_chain.chain import queries
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.cli import exit_codes
 from psyche_chain.cli.options import JsonOpt, KeypairOpt, RpcOpt, endpoints
+from psyche_chain.cli.peers import OptionalRun, Reached, member_reach, reach_lines
 from psyche_chain.errors import ClusterError, PsycheError
 from psyche_chain.wallet import load_wallet, wallet_path
 from psyche_train.cli import output
@@ -23,13 +24,21 @@ def register(app: typer.Typer) -> None:
     add_commands(app, ("doctor", doctor, "doctor --rpc https://api.devnet.solana.com"))
 
 
-def doctor(json: JsonOpt = False, rpc: RpcOpt = None, keypair: KeypairOpt = None) -> None:
-    """Check endpoints, programs and wallet; exit status 8 if the programs cannot be used.
+def doctor(
+    run: OptionalRun = None, json: JsonOpt = False, rpc: RpcOpt = None, keypair: KeypairOpt = None
+) -> None:
+    """Check endpoints, programs, wallet and, for a run, whether its members can dial you; exit status 8 if the
+    programs cannot be used.
 
-    The programs' code on the cluster is compared with the code that this package holds.
+    The programs' code on the cluster is compared with the code that this package holds. Members are asked with
+    your own peer key, over the network, while your member runs or not; a member that nobody can dial can take
+    part all the same.
     """
     urls = endpoints(rpc)
     facts, programs, wallet_error = trio.run(_look, urls, keypair)
+    if run is not None and wallet_error is None and all(p.good for p in programs):
+        found = trio.run(member_reach, urls, run, load_wallet(keypair)[0])
+        facts["reach"] = found.as_dict()
     if json:
         output.data_json(facts)
     else:
@@ -90,4 +99,6 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         lines[label] = f"{row['endpoint']}, {row['error'] or 'version ' + row['version']}"
     lines |= {f"program {p['name']}": p["state"] for p in facts["programs"]}
     lines["wallet"] = wallet.get("error") or f"{wallet['address']}{has}"
+    if (reach := facts.get("reach")) is not None:
+        lines |= reach_lines(Reached(**reach))
     return output.pairs(lines)

@@ -21,6 +21,7 @@ from psyche_chain.cli.options import (
     KeypairOpt,
     RpcOpt,
     RunArg,
+    check_announce,
     check_listen,
     endpoints,
     wallet,
@@ -89,8 +90,19 @@ def join(
         ),
     ] = None,
     listen: Annotated[
-        str, typer.Option("--listen", metavar="MULTIADDR", help="Where peers connect to.")
+        str,
+        typer.Option(
+            "--listen", metavar="MULTIADDR", help="Where peers connect to; none: only dial out, nobody can."
+        ),
     ] = "/ip4/127.0.0.1/tcp/0",
+    announce: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--announce",
+            metavar="MULTIADDR",
+            help="Where peers find you instead, behind a forwarded port; repeat it for several.",
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -159,6 +171,7 @@ def join(
     The same command continues after a crash: weights, blobs and the log are in the state directory.
     """
     check_listen(listen)
+    check_announce(announce or [])
     evals = None
     if eval_every or eval_tasks or eval_prompt:
         evals = EvalOptions(
@@ -201,8 +214,9 @@ def join(
             micro_batch_tokens=micro_batch_tokens,
             compile=compile_,
             checkpoint_activations=checkpoint_activations,
-            state_dir=state_dir or _default_state_dir(found, str(signer.pubkey())),
+            state_dir=state_dir or default_state_dir(found, str(signer.pubkey())),
             listen=listen,
+            announce=tuple(announce or ()),
             data=data,
             hot_key=hot_key,
             threads=threads,
@@ -217,7 +231,7 @@ def join(
     raise typer.Exit(status)
 
 
-def _default_state_dir(run: Run, wallet_key: str) -> Path:
+def default_state_dir(run: Run, wallet_key: str) -> Path:
     """One folder per run and wallet."""
     base = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
     return base / "psyche" / f"{run.run_id}-{str(run.run_state)[:8]}-{wallet_key[:8]}"

@@ -29,6 +29,8 @@ from psyche_chain.client.weights import Weights
 from psyche_train.assign import intervals
 from psyche_train.network import FetchError, Peer
 
+NO_ADDRESS = "-"
+"""Contact of a member that nobody can dial: it dials out, and pushes its blobs to others."""
 COPIES = 2
 """Disks that hold the agreed checkpoint, where the run has as many members."""
 
@@ -153,7 +155,7 @@ class Acts:
     async def refresh_members(self, view: ChainView | None) -> None:
         """Tell the network who is a member and where; learn what the chain says of the own addresses."""
         if not self._memory.contact:
-            self._memory.contact = ",".join(await self._network.addresses())
+            self._memory.contact = ",".join(await self._network.addresses()) or NO_ADDRESS
         if view is None:
             return
         keys = {slot.p2p_key: slot for slot in view.slots.values()}
@@ -163,7 +165,7 @@ class Acts:
                 self._memory.contact_on_chain = member.contact
         await self._network.set_members(
             [
-                Peer(m.p2p_key, tuple(a for a in m.contact.split(",") if a), m.slot)
+                Peer(m.p2p_key, tuple(a for a in m.contact.split(",") if a not in ("", NO_ADDRESS)), m.slot)
                 for m in members
                 if m.p2p_key in keys and m.p2p_key != self._network.peer_key
             ]

@@ -38,7 +38,9 @@ class JoinOptions:
     compile: bool = False
     checkpoint_activations: bool = False
     listen: str = "/ip4/127.0.0.1/tcp/0"
-    """Multiaddr for peers; port 0 picks one and keeps it over restarts."""
+    """Multiaddr for peers; port 0 picks one and keeps it over restarts; `none` only dials out."""
+    announce: tuple[str, ...] = ()
+    """Multiaddrs to put on chain instead, for a member behind a forwarded port."""
     data: Path | None = None
     """Folder with the run's data, where they are elsewhere than the run says; `Peers` data are served from it."""
     hot_key: Path | None = None

@@ -12,6 +12,8 @@ from psyche_train.network.types import (
     NetworkError,
     NetworkStatus,
     Peer,
+    PushLimits,
+    libp2p_id,
 )
 
 __all__ = [
@@ -22,5 +24,7 @@ __all__ = [
     "NetworkError",
     "NetworkStatus",
     "Peer",
+    "PushLimits",
+    "libp2p_id",
     "open_network",
 ]

@@ -35,6 +35,7 @@ from psyche_train.network.protocol import (
     Reveal,
     State,
 )
+from psyche_train.network.pushed import pushed_lately
 from psyche_train.network.scopes import shielded
 from psyche_train.network.supervisor import Supervisor
 from psyche_train.network.types import (
@@ -54,6 +55,10 @@ STATUS_S = 3.0
 GRACE_S = 5.0
 """The process reports the end of a fetch itself; the client waits this much longer for its report."""
 MAX_UNANNOUNCED = 1024
+URGENT_BYTES = 256 << 20
+"""No update is allowed to be longer, no checkpoint or shard limited to less."""
+PUSHED_KEPT_S = 3600.0
+"""How long a blob that another member pushed here stays, whether or not this one has a use for it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -173,7 +178,13 @@ class NetworkClient:
         await self._tell(Reveal(round=self._revealed))
 
     async def fetch(
-        self, blob_id: bytes, *, deadline_s: float, max_bytes: int, holders: Sequence[bytes] = ()
+        self,
+        blob_id: bytes,
+        *,
+        deadline_s: float,
+        max_bytes: int,
+        holders: Sequence[bytes] = (),
+        urgent: bool | None = None,
     ) -> bytes:
         """A blob's bytes, verified: from the local store, else from peers; kept in the store.
 
@@ -181,6 +192,8 @@ class NetworkClient:
             deadline_s: seconds from now. Restarts of the network process are bridged within it.
             max_bytes: a longer blob is refused before anything is allocated.
             holders: keys of members that probably have it, asked first.
+            urgent: an update, which goes before checkpoints and data; None: what may not be longer than
+                `URGENT_BYTES` is one, and so is what turns out to be short.
 
         Raises:
             FetchError: not delivered; names the peers tried and why each failed.
@@ -197,10 +210,16 @@ class NetworkClient:
                     raise FetchError(blob_id, f"it has {len(data)} bytes, allowed {max_bytes}", {})
                 return data
             left_s = max(0.0, deadline - trio.current_time())
-            await self.obtain(blob_id, deadline_s=left_s, max_bytes=max_bytes, holders=holders)
+            await self.obtain(blob_id, deadline_s=left_s, max_bytes=max_bytes, holders=holders, urgent=urgent)
 
     async def obtain(
-        self, blob_id: bytes, *, deadline_s: float, max_bytes: int, holders: Sequence[bytes] = ()
+        self,
+        blob_id: bytes,
+        *,
+        deadline_s: float,
+        max_bytes: int,
+        holders: Sequence[bytes] = (),
+        urgent: bool | None = None,
     ) -> None:
         """Have a blob in the store, however large, without its bytes in memory; pieces are verified on arrival.
 
@@ -214,7 +233,12 @@ class NetworkClient:
             def build(number: int = number) -> Message:
                 left_s = max(0.0, deadline - trio.current_time())
                 return Fetch(
-                    request=number, blob=blob_id.hex(), deadline_s=left_s, max_bytes=max_bytes, holders=named
+                    request=number,
+                    blob=blob_id.hex(),
+                    deadline_s=left_s,
+                    max_bytes=max_bytes,
+                    holders=named,
+                    urgent=True if urgent is None and max_bytes <= URGENT_BYTES else urgent,
                 )
 
             answer, _ = await self._request(number, build, deadline + GRACE_S)
@@ -266,16 +290,19 @@ class NetworkClient:
             bytes_out=state.bytes_out if state else 0,
             restarts=self._supervisor.restarts,
             unreachable={bytes.fromhex(k): why for k, why in state.unreachable.items()} if state else {},
+            dialable=state.dialable if state else None,
+            unpushed=state.unpushed if state else 0,
         )
 
     async def prune(self, keep: Collection[bytes]) -> None:
-        """Delete all blobs but these and those being fetched."""
+        """Delete all blobs but these, those being fetched, and those that others pushed here lately."""
         fetching = {
             bytes.fromhex(message.blob)
             for request in self._open.values()
             if isinstance(message := request.build(), Fetch)
         }
-        await trio.to_thread.run_sync(self.store.prune, {*keep, *fetching})
+        pushed = await trio.to_thread.run_sync(pushed_lately, self.store, PUSHED_KEPT_S)
+        await trio.to_thread.run_sync(self.store.prune, {*keep, *fetching, *pushed})
 
     def _member_table(self) -> Members:
         return Members(

@@ -1,17 +1,20 @@
 """Fetching a blob from whoever has it: verified piece by piece, resumed, never trusting a peer twice.
 
-One `_Job` a blob. Workers, one a peer, take ranges of missing pieces; a second worker starts when the first
-has not finished after `HEDGE_S`, or at once for a blob of several ranges. Ranges that another worker holds
-are taken again when nothing else is left, so that one slow peer cannot keep the last range. A peer that
-serves a corrupted piece or manifest is not asked again.
+One `_Job` a blob. Workers take ranges of missing pieces from one peer each; a second worker starts when the
+first has not finished after `HEDGE_S`. A blob of several ranges comes from several holders at once, by two
+workers each, so that one asks while the other receives. A range is what its peer delivers in a second or so:
+slow holders are given less. What another worker asked for is asked for again, from its end, when nothing else
+is left, so that one slow peer cannot keep the last range. A peer that serves a corrupted piece or manifest is
+not asked again. Who goes first among blobs: see `sharing`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import trio
@@ -27,6 +30,7 @@ from psyche_train.blobs import (
 )
 from psyche_train.network.gossip import Holders
 from psyche_train.network.node import Node
+from psyche_train.network.sharing import FairShare, Rates, Slots
 from psyche_train.network.streams import StreamBroken, close_quietly, read_exactly, write_all
 from psyche_train.network.wire import (
     BLOB_PROTOCOL,
@@ -41,7 +45,15 @@ from psyche_train.network.wire import (
 logger = logging.getLogger(__name__)
 
 PIECES_PER_RANGE = MAX_RANGE_BYTES // PIECE
+FIRST_PIECES = 4
+"""Of the first range from a peer whose speed is not known."""
+RANGE_S = 1.0
+"""What a peer delivers in this time is asked of it at once."""
+RATE_BYTES = 64 * 1024
+"""Fewer bytes than this say nothing about a peer's speed."""
 MAX_WORKERS = 4
+MAX_LARGE_WORKERS = 8
+LARGE_WORKERS_PER_PEER = 2
 HEDGE_S = 1.5
 MAX_PER_PEER = 4
 MAX_LARGE_PER_PEER = 2
@@ -65,19 +77,31 @@ class Fetcher:
         self.node = node
         self.store = store
         self.holders = holders
+        self.slots = Slots(MAX_PER_PEER, MAX_LARGE_PER_PEER)
+        self.share = FairShare()
+        self.rates = Rates()
         self._running: dict[bytes, trio.Event] = {}
-        self._streams: dict[bytes, trio.CapacityLimiter] = {}
-        self._large_streams: dict[bytes, trio.CapacityLimiter] = {}
 
     async def fetch(
-        self, blob: bytes, *, deadline_s: float, max_bytes: int, holders: Sequence[bytes]
+        self,
+        blob: bytes,
+        *,
+        deadline_s: float,
+        max_bytes: int,
+        holders: Sequence[bytes],
+        urgent: bool | None = None,
+        only_named: bool = False,
     ) -> None:
         """Get the blob into the store; another fetch of the same blob is waited for.
+
+        Args:
+            urgent: an update goes before bulk; None: what is longer than one range is bulk.
+            only_named: ask nobody but `holders`.
 
         Raises:
             FetchFailed: not within `deadline_s`, or larger than `max_bytes`, or the disk refuses it.
         """
-        job = _Job(self, blob, max_bytes, holders)
+        job = _Job(self, blob, max_bytes, holders, urgent=urgent, only_named=only_named)
         with trio.move_on_after(deadline_s):
             while not self.store.has(blob):
                 running = self._running.get(blob)
@@ -93,30 +117,29 @@ class Fetcher:
             return
         raise FetchFailed(f"not within {deadline_s:.1f} s", job.reasons)
 
-    @asynccontextmanager
-    async def slot(self, key: bytes, large: bool) -> AsyncIterator[None]:
-        """Wait for one of the few streams that run to a peer at once."""
-        every = self._streams.setdefault(key, trio.CapacityLimiter(MAX_PER_PEER))
-        if not large:
-            async with every:
-                yield
-            return
-        async with self._large_streams.setdefault(key, trio.CapacityLimiter(MAX_LARGE_PER_PEER)), every:
-            yield
-
 
 class _Job:
     """One blob on its way."""
 
-    def __init__(self, fetcher: Fetcher, blob: bytes, max_bytes: int, holders: Sequence[bytes]) -> None:
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        blob: bytes,
+        max_bytes: int,
+        holders: Sequence[bytes],
+        *,
+        urgent: bool | None,
+        only_named: bool,
+    ) -> None:
         self.reasons: dict[bytes, str] = {}
         self._fetcher = fetcher
         self._blob = blob
         self._max_bytes = max_bytes
         self._named = list(holders)
+        self._urgent, self._only_named = urgent, only_named
         self._partial: PartialBlob | None = None
         self._claims: Counter[int] = Counter()
-        self._working: set[bytes] = set()
+        self._working: Counter[bytes] = Counter()
         self._banned: set[bytes] = set()
         self._failures: Counter[bytes] = Counter()
         self._retry_at: dict[bytes, float] = {}
@@ -151,28 +174,39 @@ class _Job:
         started = trio.current_time()
         while True:
             now = trio.current_time()
-            allowed = 1 + int((now - started) / HEDGE_S)
+            allowed, each = min(MAX_WORKERS, 1 + int((now - started) / HEDGE_S)), 1
             if self._large():
-                allowed = MAX_WORKERS
-            for key in self._candidates():
-                if len(self._working) >= min(allowed, MAX_WORKERS):
+                allowed, each = MAX_LARGE_WORKERS, LARGE_WORKERS_PER_PEER
+            for key in [key for key in self._candidates() for _ in range(each)]:
+                if self._working.total() >= allowed:
                     break
-                if key in self._working or key in self._banned or self._retry_at.get(key, 0) > now:
+                if self._working[key] >= each or key in self._banned or self._retry_at.get(key, 0) > now:
                     continue
                 if not self._fetcher.node.connected(key):
                     member = self._fetcher.node.members.get(key)
                     why = f"no connection ({member.error})" if member else "is not a member"
                     self.reasons.setdefault(key, why)
                     continue
-                self._working.add(key)
+                self._working[key] += 1
                 self.reasons.setdefault(key, "did not deliver it in time")
                 nursery.start_soon(self._work, key)
             await trio.sleep(0.05)
 
     def _candidates(self) -> list[bytes]:
-        """Named holders, then those that announced the blob, then everybody."""
-        node, announced = self._fetcher.node, self._fetcher.holders.of(self._blob)
-        order = dict.fromkeys((*self._named, *announced, *node.members))
+        """Named holders, then those that announced the blob, then everybody; of each, the least busy first.
+
+        Among equals every member prefers another one, so that not all of them ask the same holder.
+        """
+        fetcher = self._fetcher
+        node, announced = fetcher.node, fetcher.holders.of(self._blob)
+
+        def rank(key: bytes) -> tuple[int, float, bytes]:
+            rate = fetcher.rates.of(key)
+            taste = hashlib.sha256(node.key + self._blob + key).digest()
+            return fetcher.slots.load(key), 0.0 if rate is None else -rate, taste
+
+        groups = [self._named] if self._only_named else [self._named, announced, list(node.members)]
+        order = dict.fromkeys(key for group in groups for key in sorted(group, key=rank))
         order.pop(node.key, None)
         return list(order)
 
@@ -180,12 +214,18 @@ class _Job:
         """Take ranges from one peer until none is left or it fails."""
         stream = None
         clean = False
+        fetcher, bulk = self._fetcher, self._bulk()
         try:
-            async with self._fetcher.slot(key, self._large()):
-                stream = await self._fetcher.node.open_stream(key, BLOB_PROTOCOL)
-                while (pieces := self._claim()) is not None:
+            async with fetcher.slots.take(key, bulk=bulk, holders=self._known_holders):
+                stream = await fetcher.node.open_stream(key, BLOB_PROTOCOL)
+                while bulk == self._bulk():  # else: it turned out to be long, and needs a bulk stream
+                    if bulk:
+                        await fetcher.share.give_way(PIECE * self._pieces_of(key))
+                    pieces = self._claim(self._pieces_of(key))
+                    if pieces is None:
+                        break
                     try:
-                        await self._take(stream, pieces)
+                        await self._take(stream, key, pieces)
                     finally:
                         self._claims.subtract(pieces)
                     if self._finished():
@@ -205,11 +245,11 @@ class _Job:
             self._retry_at[key] = trio.current_time() + delay_s
             self.reasons[key] = str(exc)
         finally:
-            self._working.discard(key)
+            self._working[key] -= 1
             if stream is not None:
                 await close_quietly(stream, reset=not clean)
 
-    async def _take(self, stream: Any, pieces: list[int]) -> None:
+    async def _take(self, stream: Any, key: bytes, pieces: list[int]) -> None:
         """Ask for a range of pieces and verify each as it arrives."""
         want_manifest = self._partial is None
         length = len(pieces) * PIECE
@@ -230,12 +270,18 @@ class _Job:
         expected = [i for i in pieces if i < len(sizes.digests)]
         if reply.second != sum(map(sizes.piece_bytes, expected)):
             raise WireError(f"announced {reply.second} bytes for pieces {pieces[0]}..{pieces[-1]}")
-        for index in expected:
-            data = await read_exactly(stream, sizes.piece_bytes(index))
-            if self._done.is_set():
-                return
-            self._partial.write_piece(index, data)
-            self._finished()
+        share, began = self._fetcher.share, trio.current_time()
+        with nullcontext() if self._bulk() else share.urgent():
+            for index in expected:
+                data = await read_exactly(stream, sizes.piece_bytes(index))
+                if self._done.is_set():
+                    return
+                self._partial.write_piece(index, data)
+                if not self._bulk():
+                    share.moved(len(data))
+                self._finished()
+        if reply.second >= RATE_BYTES:
+            self._fetcher.rates.note(key, reply.second, trio.current_time() - began)
 
     async def _read_manifest(self, stream: Any, size: int) -> Manifest:
         if size > MAX_MANIFEST_BYTES:
@@ -260,23 +306,40 @@ class _Job:
             partial.close()
         return None
 
-    def _claim(self) -> list[int] | None:
+    def _pieces_of(self, key: bytes) -> int:
+        """How many pieces to ask of a peer at once."""
+        if self._bulk() and self._fetcher.share.contended:
+            return 1
+        rate = self._fetcher.rates.of(key)
+        if rate is None:
+            return PIECES_PER_RANGE if self._partial is None else FIRST_PIECES
+        return max(1, min(PIECES_PER_RANGE, int(rate * RANGE_S / PIECE)))
+
+    def _claim(self, most: int) -> list[int] | None:
         """The next range of missing pieces, the least claimed first; None when none is left."""
         if self._partial is None:
-            pieces = list(range(PIECES_PER_RANGE))
+            pieces = list(range(most))
         else:
             missing = self._partial.missing
             if not missing or self._done.is_set():
                 return None
             fewest = min(self._claims[i] for i in missing)
-            first = min(i for i in missing if self._claims[i] == fewest)
-            pieces = [first]
-            while len(pieces) < PIECES_PER_RANGE and pieces[-1] + 1 in missing:
-                if self._claims[pieces[-1] + 1] != fewest:
+            free = [i for i in missing if self._claims[i] == fewest]
+            # what others are at already is taken from its end: they come from its beginning
+            pieces, step = ([max(free)], -1) if fewest else ([min(free)], 1)
+            while len(pieces) < most and pieces[-1] + step in missing:
+                if self._claims[pieces[-1] + step] != fewest:
                     break
-                pieces.append(pieces[-1] + 1)
+                pieces.append(pieces[-1] + step)
+            pieces.sort()
         self._claims.update(pieces)
         return pieces
+
+    def _known_holders(self) -> int:
+        return len({*self._named, *self._fetcher.holders.of(self._blob)})
+
+    def _bulk(self) -> bool:
+        return self._large() if self._urgent is None else not self._urgent
 
     def _large(self) -> bool:
         return self._partial is not None and self._partial.manifest.length > MAX_RANGE_BYTES

@@ -81,10 +81,14 @@ class Links:
             member.next_dial = now + self.node.courtesy(member.peer.key) + random.uniform(0.1, 0.4)
             logger.info("event=connected slot=%d key=%s", member.peer.slot, member.peer.key.hex())
             return
+        if not errors and not member.peer.addrs and not member.extra_addrs:
+            member.error = "it lists no address: it has to dial us"
+            member.next_dial = now + RETRY_CAP_S
+            return
         member.failures += 1
         delay_s = min(RETRY_CAP_S, RETRY_FIRST_S * 1.6 ** min(member.failures, 10)) * random.uniform(0.6, 1.0)
         member.next_dial = now + delay_s
-        member.error = "; ".join(errors) or "it lists no address: it has to dial us"
+        member.error = "; ".join(errors) or "left the member table"
         if member.failures & (member.failures - 1) == 0:
             logger.warning(
                 "event=dial_failed slot=%d key=%s failures=%d why=%s "

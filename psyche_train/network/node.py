@@ -25,7 +25,7 @@ from psyche_train.network.scopes import shielded
 from psyche_train.network.session import NoiseSession
 from psyche_train.network.streams import StreamBroken, close_quietly, describe
 from psyche_train.network.transport import MemberNoise, MemberTCP, Traffic
-from psyche_train.network.types import MAX_ADDRS, Peer
+from psyche_train.network.types import MAX_ADDRS, NOWHERE, Peer
 
 logger = logging.getLogger(__name__)
 
@@ -70,17 +70,18 @@ class Node:
         self.members: dict[bytes, Member] = {}
         self._by_id: dict[ID, Member] = {}
         self._announce = tuple(announce)
-        self._listen = Multiaddr(listen)
+        self._listen = [] if listen == NOWHERE else [Multiaddr(listen)]
         self._refusals = 0
         self.kick = trio.Event()
         """Set when the member table changed."""
         self._nursery: trio.Nursery | None = None
+        self.transport = MemberTCP(self.traffic)
         self.host: Any = new_host(
             key_pair=pair,
             sec_opt={NOISE: MemberNoise(pair, self._is_member, self._on_stranger)},
             muxer_opt=cast(Any, {MUX_PROTOCOL: partial(Muxer, pool=WindowPool(POOL_PER_HOST)), YAMUX: Yamux}),
-            transports=[MemberTCP(self.traffic)],
-            listen_addrs=[self._listen],
+            transports=[self.transport],
+            listen_addrs=self._listen,
             connection_config=ConnectionConfig(
                 min_connections=0, low_watermark=0, high_watermark=512, max_connections=MAX_CONNECTIONS
             ),
@@ -120,8 +121,9 @@ class Node:
         Raises:
             OSError: the listening address is in use or not ours.
         """
-        check_free(self._listen)
-        async with self.host.run(listen_addrs=[self._listen]):
+        for address in self._listen:
+            check_free(address)
+        async with self.host.run(listen_addrs=self._listen):
             try:
                 # it dials whatever addresses peers claimed for themselves; ours come from the member table
                 await self.swarm.auto_connector.stop()
@@ -135,7 +137,9 @@ class Node:
 
     def addresses(self) -> list[str]:
         """Where this member can be dialled, without the `/p2p/` suffix."""
-        return list(self._announce) or reported(self.host.get_transport_addrs())
+        if self._announce:
+            return [address for address in self._announce if address != NOWHERE]
+        return reported(self.host.get_transport_addrs()) if self._listen else []
 
     def set_members(self, peers: Sequence[Peer]) -> None:
         """Replace the member table; connections of keys that are no longer in it are closed."""
@@ -164,6 +168,48 @@ class Node:
         """Whether there is a live connection to the member."""
         member = self.members.get(key)
         return member is not None and any(not c.is_closed for c in self.swarm.get_connections(member.id))
+
+    def dialled(self) -> list[bytes]:
+        """Members to which this side opened a connection: they can be dialled."""
+        return [m.peer.key for m in self.members.values() if any(o for o in self._directions(m))]
+
+    def dialled_us(self) -> bool:
+        """Whether some member opened a connection to this side."""
+        return any(not ours for m in self.members.values() for ours in self._directions(m))
+
+    def _directions(self, member: Member) -> list[bool]:
+        """For each live connection to a member, whether this side opened it."""
+        live = (c for c in self.swarm.get_connections(member.id) if not c.is_closed)
+        sessions = (getattr(c.muxed_conn, "secured_conn", None) for c in live)
+        return [bool(s.is_initiator) for s in sessions if s is not None]
+
+    def hosts_of(self, key: bytes) -> set[str]:
+        """Hosts in a member's addresses, and those that its connections come from."""
+        member = self.members.get(key)
+        if member is None:
+            return set()
+        hosts = {a.split("/")[2] for a in (*member.peer.addrs, *member.extra_addrs) if a.count("/") >= 4}
+        for connection in self.swarm.get_connections(member.id):
+            session = getattr(connection.muxed_conn, "secured_conn", None)
+            remote = session.get_remote_address() if session is not None else None
+            if remote:
+                hosts.add(remote[0])
+        return hosts
+
+    async def knock(self, key: bytes, address: Multiaddr) -> None:
+        """Open a connection to a member, check its key, and close it again.
+
+        Raises:
+            Exception: of some kind of the library's: it cannot be dialled there.
+        """
+        member = self.members[key]
+        raw = await self.transport.dial(address)
+        try:
+            session = await self.swarm.upgrader.upgrade_security(raw, True, member.id)
+            await session.close()
+        finally:
+            with shielded(2):
+                await raw.close()
 
     def member_of(self, identity: bytes) -> Member | None:
         """The member with these libp2p identity bytes."""

@@ -54,6 +54,10 @@ class Hello(Message):
     announce: list[Addr]
     blob_dir: str
     log_path: str
+    replicas: Count
+    push_blob_bytes: Count
+    push_member_bytes: Count
+    push_reserve_bytes: Count
 
 
 class Members(Message):
@@ -84,6 +88,8 @@ class Fetch(Message):
     deadline_s: Annotated[float, Field(ge=0, le=1e7)]
     max_bytes: Count
     holders: list[Hex32]
+    urgent: bool | None = None
+    """An update; None: what is longer than one range is bulk."""
 
 
 class FetchLog(Message):
@@ -149,6 +155,8 @@ class State(Message):
     bytes_in: Count
     bytes_out: Count
     unreachable: dict[Hex32, str]
+    dialable: bool | None = None
+    unpushed: Count = 0
 
 
 ToProcess = Hello | Members | Reveal | Published | Fetch | FetchLog | Cancel | Ask | Stop

@@ -9,14 +9,17 @@ from typing import Any
 
 import trio
 
-from psyche_train.blobs import BlobMissing, BlobStore, BlobStoreError, Manifest
+from psyche_train.blobs import PIECE, BlobMissing, BlobStore, BlobStoreError, Manifest
 from psyche_train.network.node import Node
-from psyche_train.network.streams import IDLE_S, StreamBroken, read_exactly, write_all
+from psyche_train.network.pushed import read_note
+from psyche_train.network.sharing import FairShare
+from psyche_train.network.streams import FRAME_BYTES, IDLE_S, StreamBroken, read_exactly, write_all
 from psyche_train.network.wire import (
     BLOB_PROTOCOL,
     BLOB_REQUEST_BYTES,
     LOG_PROTOCOL,
     LOG_REQUEST_BYTES,
+    MAX_RANGE_BYTES,
     BlobRequest,
     LogRequest,
     Reply,
@@ -30,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 MAX_STREAMS_PER_PEER = 12
 MANIFESTS_KEPT = 256
+UPDATES_KEPT = 4096
 
 
 class Server:
@@ -46,13 +50,30 @@ class Server:
         self._log: RecordLog | None = None
         self._streams: Counter[bytes] = Counter()
         self._manifests: OrderedDict[bytes, bytes] = OrderedDict()
+        self._updates: OrderedDict[bytes, None] = OrderedDict()
+        self.share = FairShare()
         node.handle(BLOB_PROTOCOL, self._serve_blobs)
         node.handle(LOG_PROTOCOL, self._serve_log)
 
     def may_serve(self, blob: bytes) -> bool:
         """Whether the blob's round has been revealed (or it never was hidden)."""
         hidden_until = self._store.hidden_until(blob)
+        pushed = read_note(self._store, blob)
+        if pushed is not None and pushed.hidden_until is not None and pushed.hidden_until > self.revealed:
+            return False
         return hidden_until is None or hidden_until <= self.revealed
+
+    def note_update(self, blob: bytes) -> None:
+        """Serve this blob before checkpoints and data, however long it is."""
+        self._updates[blob] = None
+        if len(self._updates) > UPDATES_KEPT:
+            self._updates.popitem(last=False)
+
+    def is_urgent(self, blob: bytes, length: int) -> bool:
+        """Whether a blob goes before bulk: an update, or short anyway. No requester has a say in it."""
+        return (
+            length <= MAX_RANGE_BYTES or blob in self._updates or self._store.hidden_until(blob) is not None
+        )
 
     async def _serve_blobs(self, stream: Any, key: bytes) -> None:
         self._streams[key] += 1
@@ -92,7 +113,23 @@ class Server:
             return await write_all(stream, Reply(Status.FAILED).to_bytes())
         head = manifest if request.want_manifest else b""
         await write_all(stream, Reply(Status.OK, len(head), len(data)).to_bytes() + head)
-        return await write_all(stream, data)
+        return await self._write_shared(stream, data, self.is_urgent(request.blob, length))
+
+    async def _write_shared(self, stream: Any, data: bytes, urgent: bool) -> None:
+        """Write a range, bulk only as fast as updates leave room for."""
+        view = memoryview(data)
+        if urgent:
+            with self.share.urgent():
+                for start in range(0, len(view), FRAME_BYTES):
+                    await write_all(stream, view[start : start + FRAME_BYTES])
+                    self.share.moved(FRAME_BYTES)
+            return
+        at = 0
+        while at < len(view):
+            size = FRAME_BYTES if self.share.contended else PIECE
+            await self.share.give_way(size)
+            await write_all(stream, view[at : at + size])
+            at += size
 
     def _manifest(self, blob: bytes) -> bytes:
         known = self._manifests.get(blob)

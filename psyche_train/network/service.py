@@ -39,9 +39,12 @@ from psyche_train.network.protocol import (
     State,
     Stop,
 )
+from psyche_train.network.push import Pusher, Replica
+from psyche_train.network.pushed import drop_note
+from psyche_train.network.reach import Reach
 from psyche_train.network.serve import Server
 from psyche_train.network.streams import describe
-from psyche_train.network.types import Peer
+from psyche_train.network.types import Peer, PushLimits
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +69,18 @@ async def serve_client(channel: Channel) -> None:
     links = Links(node)
     server = Server(node, store, Path(hello.log_path))
     gossip = Gossip(node, hello.topic)
+    fetcher = Fetcher(node, store, gossip.holders)
+    reach = Reach(node)
+    pusher = Pusher(node, store, server, lambda: reach.needs_push, hello.replicas)
+    limits = PushLimits(hello.push_blob_bytes, hello.push_member_bytes, hello.push_reserve_bytes)
     async with trio.open_nursery() as nursery:
         await nursery.start(node.run)
         nursery.start_soon(links.run)
+        nursery.start_soon(reach.run)
+        nursery.start_soon(pusher.run)
         async with gossip.running():
-            service = _Service(channel, node, server, gossip, Fetcher(node, store, gossip.holders))
+            service = _Service(channel, node, server, gossip, fetcher, reach, pusher)
+            Replica(node, store, fetcher, server, limits, service.taken)
             logger.info("event=listening key=%s addresses=%s", node.key.hex(), ",".join(node.addresses()))
             await channel.send(Ready(addresses=node.addresses()))
             await service.run()
@@ -79,15 +89,35 @@ async def serve_client(channel: Channel) -> None:
 
 class _Service:
     def __init__(
-        self, channel: Channel, node: Node, server: Server, gossip: Gossip, fetcher: Fetcher
+        self,
+        channel: Channel,
+        node: Node,
+        server: Server,
+        gossip: Gossip,
+        fetcher: Fetcher,
+        reach: Reach,
+        pusher: Pusher,
     ) -> None:
         self._channel = channel
         self._node = node
         self._server = server
         self._gossip = gossip
         self._fetcher = fetcher
+        self._reach = reach
+        self._pusher = pusher
         self._scopes: dict[int, trio.CancelScope] = {}
         self._unannounced: dict[bytes, None] = {}
+        self._own: dict[bytes, None] = {}
+        """Of those, the blobs that this member published."""
+
+    def taken(self, blob: bytes) -> None:
+        """A blob is in the store: tell the others once it may be served."""
+        self._unannounced[blob] = None
+        while len(self._unannounced) > MAX_PENDING_ANNOUNCEMENTS:
+            oldest = next(iter(self._unannounced))
+            del self._unannounced[oldest]
+            self._own.pop(oldest, None)
+        self._announce()
 
     async def run(self) -> None:
         """Handle messages until stop or the end of the socket."""
@@ -108,10 +138,8 @@ class _Service:
                 self._server.revealed = max(self._server.revealed, number)
                 self._announce()
             case Published(blob=blob):
-                self._unannounced[bytes.fromhex(blob)] = None
-                while len(self._unannounced) > MAX_PENDING_ANNOUNCEMENTS:
-                    self._unannounced.pop(next(iter(self._unannounced)))
-                self._announce()
+                self._own[bytes.fromhex(blob)] = None
+                self.taken(bytes.fromhex(blob))
             case Ask(request=number):
                 await self._channel.send(self._state(number))
             case Cancel(request=number):
@@ -148,7 +176,11 @@ class _Service:
             deadline_s=message.deadline_s,
             max_bytes=message.max_bytes,
             holders=[bytes.fromhex(key) for key in message.holders],
+            urgent=message.urgent,
         )
+        drop_note(self._fetcher.store, blob)  # ours now: whoever pushed it cannot keep us from serving it
+        if message.urgent:
+            self._server.note_update(blob)
         if self._server.may_serve(blob):
             self._gossip.hold(blob)
         return Done(request=message.request), b""
@@ -164,6 +196,9 @@ class _Service:
         for blob in [blob for blob in self._unannounced if self._server.may_serve(blob)]:
             del self._unannounced[blob]
             self._gossip.hold(blob)
+            if blob in self._own:
+                del self._own[blob]
+                self._pusher.push(blob)
 
     def _state(self, number: int) -> State:
         node = self._node
@@ -175,4 +210,6 @@ class _Service:
             unreachable={
                 key.hex(): member.error for key, member in node.members.items() if not node.connected(key)
             },
+            dialable=self._reach.dialable,
+            unpushed=self._pusher.pending if self._reach.needs_push else 0,
         )

@@ -152,6 +152,10 @@ class Supervisor:
             announce=list(config.announce),
             blob_dir=str(config.blob_dir),
             log_path=str(config.log_path),
+            replicas=config.replicas,
+            push_blob_bytes=config.push_limits.blob_bytes,
+            push_member_bytes=config.push_limits.member_bytes,
+            push_reserve_bytes=config.push_limits.reserve_bytes,
         )
         await channel.send(hello, config.seed)
         frame = await channel.receive()

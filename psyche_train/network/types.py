@@ -11,9 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import base58
+
 KEY_BYTES = 32
+NOWHERE = "none"
+"""Instead of an address: listen on nothing, or announce nothing."""
 MAX_ADDRS = 8
 """Addresses of one member that are dialled; a Membership holds at most 128 characters of them."""
+
+
+def libp2p_id(key: bytes) -> str:
+    """The peer id of an ed25519 public key, as all libp2p software shows it (libp2p's specification, peer-ids)."""
+    # the identity multihash of a protobuf with key type and key
+    return base58.b58encode(b"\x00\x24\x08\x01\x12\x20" + key).decode()
 
 
 class NetworkError(Exception):
@@ -56,6 +66,18 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
+class PushLimits:
+    """What this member takes from members that nobody can dial."""
+
+    blob_bytes: int = 1 << 30
+    """Longest blob."""
+    member_bytes: int = 4 << 30
+    """All blobs of one member together."""
+    reserve_bytes: int = 1 << 30
+    """Of the disk, that stay free."""
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkConfig:
     """Everything the network process needs to start.
 
@@ -72,8 +94,13 @@ class NetworkConfig:
     socket_path: Path
     """Unix socket between the client and the process; `network.log` is written beside it."""
     listen: str = "/ip4/127.0.0.1/tcp/0"
+    """Where to accept connections; `NOWHERE` for a member that only dials out."""
     announce: tuple[str, ...] = ()
     """Addresses to report instead of those listened on, for a member behind a forwarded port."""
+
+    replicas: int = 2
+    """Members that hold a copy of each blob while nobody can dial this one."""
+    push_limits: PushLimits = PushLimits()
 
     def __post_init__(self) -> None:
         if len(self.seed) != KEY_BYTES:
@@ -97,3 +124,7 @@ class NetworkStatus:
     """How often the process was started again."""
     unreachable: Mapping[bytes, str] = field(default_factory=dict)
     """Members without a connection -> who, which address, why, and what to try."""
+    dialable: bool | None = None
+    """Whether others can dial this member; None while nobody could be asked."""
+    unpushed: int = 0
+    """Blobs of this member, if nobody can dial it, that too few others hold so far."""

@@ -7,9 +7,14 @@ that its end never depends on an end of file (py-libp2p reports a killed peer as
                   answer   status u8 | manifest bytes u32 | data bytes u32 | manifest | data
 `/psyche/log/1`   request  version u8 | history[32] | most records u32 | most bytes u32
                   answer   status u8 | records u32 | body bytes u32 | (length u32 | record) ...
+`/psyche/push/1`  request  version u8 | flags u8 (bit 0: an update) | id[32] | length u64 | hidden until i64
+                  answer   status u8 | 0 u32 | 0 u32, and again when the receiver has fetched the blob or given up
+`/psyche/reach/1` request  version u8 | addresses' bytes u16 | addresses, one a line
+                  answer   status u8 | addresses u32 | body bytes u32 | a line each: empty, or why not
 `/psyche/ping/1`  request  16 bytes; answer: the same
 
-All integers are little-endian.
+All integers are little-endian. `hidden until` is the round that has to be revealed before the receiver may
+serve the blob, -1 if none.
 """
 
 from __future__ import annotations
@@ -20,6 +25,8 @@ from enum import IntEnum
 
 BLOB_PROTOCOL = "/psyche/blob/1"
 LOG_PROTOCOL = "/psyche/log/1"
+PUSH_PROTOCOL = "/psyche/push/1"
+REACH_PROTOCOL = "/psyche/reach/1"
 PING_PROTOCOL = "/psyche/ping/1"
 VERSION = 1
 PING_BYTES = 16
@@ -27,13 +34,18 @@ MAX_RANGE_BYTES = 4 * 1024 * 1024
 """Most bytes of one answer: a requester asks again, which is the flow control."""
 MAX_LOG_RECORDS = 1024
 MAX_LOG_BYTES = 4 * 1024 * 1024
+MAX_REACH_BYTES = 2048
 
 _BLOB_REQUEST = struct.Struct("<BB32sQI")
 _LOG_REQUEST = struct.Struct("<B32sII")
+_OFFER = struct.Struct("<BB32sQq")
+_REACH = struct.Struct("<BH")
 _REPLY = struct.Struct("<BII")
 _LENGTH = struct.Struct("<I")
 BLOB_REQUEST_BYTES = _BLOB_REQUEST.size
 LOG_REQUEST_BYTES = _LOG_REQUEST.size
+OFFER_BYTES = _OFFER.size
+REACH_BYTES = _REACH.size
 REPLY_BYTES = _REPLY.size
 
 
@@ -50,6 +62,8 @@ class Status(IntEnum):
     BAD_REQUEST = 3
     BUSY = 4
     FAILED = 5
+    TOO_LARGE = 6
+    FULL = 7
 
     @property
     def reason(self) -> str:
@@ -61,6 +75,8 @@ class Status(IntEnum):
             Status.BAD_REQUEST: "calls the request invalid",
             Status.BUSY: "is busy",
             Status.FAILED: "cannot read its disk",
+            Status.TOO_LARGE: "takes no blob of that size",
+            Status.FULL: "has no room for more of ours",
         }[self]
 
 
@@ -109,6 +125,57 @@ class LogRequest:
         if version != VERSION:
             raise WireError(f"log request version {version}, known: {VERSION}")
         return cls(after, min(records, MAX_LOG_RECORDS), min(size, MAX_LOG_BYTES))
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Ask a member to hold a blob: it fetches it from the one who offers, if it will."""
+
+    blob: bytes
+    length: int
+    hidden_until: int | None
+    urgent: bool
+
+    def to_bytes(self) -> bytes:
+        hidden = -1 if self.hidden_until is None else self.hidden_until
+        return _OFFER.pack(VERSION, self.urgent, self.blob, self.length, hidden)
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Offer:
+        """Decode; WireError for anything else."""
+        if len(raw) != OFFER_BYTES:
+            raise WireError(f"offer of {len(raw)} bytes, expected {OFFER_BYTES}")
+        version, flags, blob, length, hidden = _OFFER.unpack(raw)
+        if version != VERSION or flags > 1 or hidden < -1:
+            raise WireError(f"offer version {version} flags {flags} round {hidden}, known: version {VERSION}")
+        return cls(blob, length, None if hidden == -1 else hidden, bool(flags))
+
+
+def pack_reach(addresses: list[str]) -> bytes:
+    """Ask a member to dial these addresses."""
+    body = "\n".join(addresses).encode()[:MAX_REACH_BYTES]
+    return _REACH.pack(VERSION, len(body)) + body
+
+
+def reach_body_bytes(head: bytes) -> int:
+    """Length of what follows the head of a reach request; WireError for another version or too much."""
+    if len(head) != REACH_BYTES:
+        raise WireError(f"reach request of {len(head)} bytes, expected {REACH_BYTES}")
+    version, size = _REACH.unpack(head)
+    if version != VERSION or size > MAX_REACH_BYTES:
+        raise WireError(f"reach request version {version} of {size} bytes, known: version {VERSION}")
+    return int(size)
+
+
+def unpack_lines(body: bytes) -> list[str]:
+    """Lines of printable ASCII; WireError for anything else."""
+    try:
+        lines = body.decode("ascii").split("\n")
+    except UnicodeDecodeError as exc:
+        raise WireError("lines are not ASCII") from exc
+    if not all(line.isprintable() for line in lines):
+        raise WireError("lines are not printable")
+    return lines
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,6 +179,7 @@ def play(s: Session) -> None:
     s.show(f"delegate {keys['operator']} --add {keys['carol']} --keypair bob.json")
     s.show("list-authorizations")
     join_all(s.chain.url, s.run_key, [s.folder / "alice.json", s.folder / "bob.json"], [0, 1])
+    s.show("identity demo --keypair alice.json")
     s.show("status demo")
     s.show("tick demo")
     take_part(s.chain.url, s.run_key, [s.folder / "alice.json", s.folder / "bob.json"], [0, 1], joined=True)

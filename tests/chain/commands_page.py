@@ -27,7 +27,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
         "evict",
         "close-authorization",
     ),
-    "Taking part": ("join", "leave", "close-membership"),
+    "Taking part": ("join", "identity", "leave", "close-membership"),
     "Money": ("rewards", "fund", "settle", "claim", "close-run"),
 }
 """Every command, in the order of the page."""

@@ -10,8 +10,11 @@ from pathlib import Path
 import trio
 
 from psyche_train.network import NetworkClient, NetworkConfig, Peer, open_network
+from psyche_train.network.links import Links
+from psyche_train.network.node import Node
 
 TOPIC = "psyche/test"
+LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 
 
 def seed_of(name: str) -> bytes:
@@ -30,14 +33,32 @@ def config_of(name: str, root: Path) -> NetworkConfig:
 
 
 @asynccontextmanager
-async def running(root: Path, *names: str) -> AsyncIterator[list[NetworkClient]]:
-    """Members with these names, none of which knows another yet."""
+async def running_as(*configs: NetworkConfig) -> AsyncIterator[list[NetworkClient]]:
+    """Members with these configurations, none of which knows another yet."""
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(open_network(config_of(n, root))) for n in names]
+        clients = [await stack.enter_async_context(open_network(config)) for config in configs]
         for client in clients:
             with trio.fail_after(60):
                 await client.addresses()
         yield clients
+
+
+@asynccontextmanager
+async def running(root: Path, *names: str) -> AsyncIterator[list[NetworkClient]]:
+    """Members with these names, none of which knows another yet."""
+    async with running_as(*(config_of(name, root) for name in names)) as clients:
+        yield clients
+
+
+@asynccontextmanager
+async def peer_in_this_process(name: str) -> AsyncIterator[Node]:
+    """A member's node in the test's own process, with no handlers but those that the test gives it."""
+    node = Node(seed_of(name), LOOPBACK)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.run)
+        nursery.start_soon(Links(node).run)
+        yield node
+        nursery.cancel_scope.cancel()
 
 
 async def introduce(clients: Iterable[NetworkClient], extra: Iterable[Peer] = ()) -> list[Peer]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from psyche_train.blobs import PIECE, BlobStore, Manifest
 from psyche_train.network import FetchError, NetworkClient, Peer
 from psyche_train.network import links as links_module
 from psyche_train.network.gossip import Gossip
-from psyche_train.network.links import Links
 from psyche_train.network.node import Node
 from psyche_train.network.serve import Server
 from psyche_train.network.streams import StreamBroken, read_exactly, write_all
@@ -38,21 +36,20 @@ from psyche_train.network.wire import (
     Reply,
     Status,
 )
-from tests.train.network.network_support import TOPIC, connected, introduce, read_log, running, seed_of, until
+from tests.train.network.network_support import (
+    LOOPBACK,
+    TOPIC,
+    connected,
+    introduce,
+    peer_in_this_process,
+    read_log,
+    running,
+    seed_of,
+    until,
+)
 
 MB = 1 << 20
 GOSSIP = "/meshsub/1.1.0"
-LOOPBACK = "/ip4/127.0.0.1/tcp/0"
-
-
-@asynccontextmanager
-async def peer_in_this_process(name: str) -> AsyncIterator[Node]:
-    node = Node(seed_of(name), LOOPBACK)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(node.run)
-        nursery.start_soon(Links(node).run)
-        yield node
-        nursery.cancel_scope.cancel()
 
 
 async def meet(node: Node, *clients: NetworkClient, name: str) -> Peer:
