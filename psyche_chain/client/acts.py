@@ -87,7 +87,9 @@ class Acts:
         *,
         tier: int,
         uploader: Uploader | None = None,
+        archive: bool = False,
     ) -> None:
+        self._archive = archive
         self._wallet = wallet
         self._chain = chain
         self._network = network
@@ -344,7 +346,8 @@ class Acts:
         keep |= {r.commitments[slot] for r in view.rounds for slot in r.committed}
         keep |= {*self._memory.trained.values(), *shared, *self._data.blobs}
         keep |= {blob for blobs in self._memory.offered.values() for blob in blobs}
-        await self._network.prune(keep)
+        if not self._archive:
+            await self._network.prune(keep)
 
     async def _blobs_of(self, view: ChainView) -> frozenset[bytes] | None:
         """The blobs of the agreed checkpoint; those who keep a copy of it have them all. None: it is elsewhere."""

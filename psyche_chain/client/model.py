@@ -16,7 +16,7 @@ from psyche_train.learner import LearnerOptions
 from psyche_train.matformer.helper import held_tier
 from psyche_train.matformer.loading import check_not_sliced_twice, inferred
 from psyche_train.matformer.memory import shortage
-from psyche_train.matformer.stored import full_weights_hash
+from psyche_train.matformer.stored import StoredWeights, full_weights_hash
 from psyche_train.parallel import RankError
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import schema_of, with_folded
