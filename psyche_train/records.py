@@ -216,6 +216,17 @@ class RecordLog:
             at = self._index.get(record.next_history(before))
         return found
 
+    def entries(self) -> list[tuple[bytes, RoundRecord]]:
+        """Every record of the file with the history before it, in the order of the file."""
+        self._refresh()
+        return list(self._entries)
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes at the end of the file that are no whole record: it is torn or damaged there."""
+        self._refresh()
+        return max(0, self.path.stat().st_size - self._read_bytes) if self.path.exists() else 0
+
     def rewind_to(self, history: bytes) -> None:
         """Drop every record that does not lead to `history`, for a run that the chain has set back.
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from psyche_train.assign import num_samples
+from psyche_train.checkpoints.parts import PartWeights
 from psyche_train.checkpoints.position import Position
 from psyche_train.checkpoints.store import STATE, CheckpointInfo, CheckpointStore
 from psyche_train.checkpoints.tensors import read_all
@@ -215,6 +216,23 @@ class Trainer:
                 self.training.leave()
                 self._take(shared, position)
             self._describe(str(path), cut=source.tier > 0)
+
+    def take(self, parts: PartWeights, position: Position) -> None:
+        """Take weights that members handed over part by part; the parts are verified.
+
+        Raises:
+            CheckpointError: they are another tier's, or cannot be read any more; nothing was changed.
+        """
+        with self._turn:
+            if parts.tier != self.held_tier:
+                raise CheckpointError(
+                    f"the parts are tier {parts.tier}'s, this member holds {self.held_tier}"
+                )
+            for name in parts:  # all of it is readable, or nothing is changed
+                parts[name]
+            self.training.leave()
+            self._take(parts, position)
+            self._describe("other members", cut=self.held_tier > 0)
 
     def train(self, job: TrainJob, cancelled: Callable[[], bool] = lambda: False) -> TrainResult:
         """Train one job and return the update to publish; shared weights do not change.

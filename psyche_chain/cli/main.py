@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from psyche_chain import __version__
-from psyche_chain.cli import access, doctor, look, member, pay, peers, runs, steer, wallets
+from psyche_chain.cli import access, doctor, look, member, pay, peers, replay, runs, steer, wallets
 from psyche_train.cli.shell import new_app, run_app
 
 app = new_app(
@@ -14,7 +14,7 @@ app = new_app(
     "6 chain unreachable, 7 refused by a program, 8 programs missing or of another version, "
     "10 client too old, 130 interrupted.",
 )
-for module in (runs, steer, member, look, pay, access, peers, doctor):
+for module in (runs, steer, member, look, pay, access, peers, replay, doctor):
     module.register(app)
 app.add_typer(wallets.app, name="wallet")
 

@@ -136,6 +136,9 @@ def join(
             help="Where to get the agreed checkpoint if no member has it: hub:ORG/NAME, a URL or a directory.",
         ),
     ] = None,
+    archive: Annotated[
+        bool, typer.Option("--archive", help="Keep every blob, so that replay can audit the whole run.")
+    ] = False,
     eval_every: Annotated[
         int,
         typer.Option(
@@ -224,6 +227,7 @@ def join(
             linger_s=linger,
             upload=upload,
             checkpoint_from=checkpoint_from,
+            archive=archive,
             evals=evals,
             on_event=json_listener(found.run_id) if json_logs else Narrator(linger_s=linger),
         )

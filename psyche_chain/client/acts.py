@@ -11,18 +11,12 @@ import trio
 from solders.pubkey import Pubkey
 
 from psyche_chain.client import duty as kinds
-from psyche_chain.client.catchup import (
-    CHECKPOINT_DEADLINE_S,
-    MAX_CHECKPOINT_BYTES,
-    PEERS_SCHEME,
-    CatchUp,
-    blob_id_of,
-    holders_of,
-)
+from psyche_chain.client.catchup import CatchUp, holders_of
 from psyche_chain.client.duty import Duty
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Adapter, Chain, Network, NotYet
 from psyche_chain.client.rundata import RunData
+from psyche_chain.client.sharing import blob_id_of
 from psyche_chain.client.upload import Upload, Uploader
 from psyche_chain.client.view import GENESIS, ChainView, MyState, RoundView
 from psyche_chain.client.weights import Weights
@@ -53,6 +47,9 @@ class Memory:
     first_try: dict[tuple[int, int], float] = field(default_factory=dict)
     revealed: int = 0
     uris: dict[bytes, str] = field(default_factory=dict)
+    """History -> uri of what this member offers of that checkpoint; empty if it is a slice."""
+    offered: dict[bytes, frozenset[bytes]] = field(default_factory=dict)
+    """History -> the blobs of it."""
     contact: str = ""
     contact_on_chain: str | None = None
     tidied: bytes = GENESIS
@@ -92,7 +89,9 @@ class Acts:
         *,
         tier: int,
         uploader: Uploader | None = None,
+        archive: bool = False,
     ) -> None:
+        self._archive = archive
         self._wallet = wallet
         self._chain = chain
         self._network = network
@@ -123,6 +122,7 @@ class Acts:
             saved=frozenset(self._weights.saved),
             validated=frozenset(self._weights.validated),
             uris=dict(memory.uris),
+            compared=self._catch_up.compared,
             tidied=memory.tidied,
             has_data=self._data.complete,
             has_shared=self._data.shared,
@@ -239,6 +239,8 @@ class Acts:
                 await self._catch_up.fold(records, view)
             case kinds.CatchUp():
                 await self._catch_up.catch_up(view)
+            case kinds.Compare():
+                await self._catch_up.compare(view.checkpoint)
             case kinds.Save():
                 await self._weights.save()
             case kinds.Validate():
@@ -319,24 +321,10 @@ class Acts:
         return intervals(round_.samples, round_.fills, round_.data_index, weights_of)[slot]
 
     async def _offer(self, history: bytes) -> None:
-        """Put what members share of a saved checkpoint into the store."""
-        data = await trio.to_thread.run_sync(self._adapter.offered, self._weights.saved[history].path)
-        blob_id = await self._network.publish(data)
-        self._memory.uris[history] = PEERS_SCHEME + blob_id.hex()
-
-    async def _fetch_checkpoint(self, blob_id: bytes, view: ChainView) -> None:
-        """Have the agreed checkpoint in the own store."""
-        if blob_id in map(blob_id_of, self._memory.uris.values()):
-            return
-        try:
-            await self._network.fetch(
-                blob_id,
-                deadline_s=CHECKPOINT_DEADLINE_S,
-                max_bytes=MAX_CHECKPOINT_BYTES,
-                holders=[slot.p2p_key for slot in view.present() if slot.next_tier == 0],
-            )
-        except FetchError as error:
-            raise NotYet(f"the copy of the agreed checkpoint: {error}") from error
+        """Put the parts of a saved checkpoint into the store."""
+        uri, blobs = await self._catch_up.sharing.offer(self._weights.saved[history].path)
+        self._memory.offered[history] = blobs
+        self._memory.uris[history] = uri
 
     async def _tidy(self, view: ChainView) -> None:
         """Pin the agreed checkpoint and drop older blobs; nobody who can catch up needs those.
@@ -350,13 +338,29 @@ class Acts:
         if self._uploader is not None and saved is not None and checkpoint.history != self._memory.uploaded:
             self._memory.uploaded = checkpoint.history  # this duty may be done again
             self._uploader.offer(Upload(saved.path, saved.step, saved.weights_hash))
-        offered = blob_id_of(checkpoint.uri)
-        if offered is None:
+        shared = await self._blobs_of(view)
+        if shared is None:
             return
-        if self._wallet in keepers(view):
-            await self._fetch_checkpoint(offered, view)
+        current = (checkpoint.history, view.pending.history, view.history)
+        for old in [history for history in self._memory.uris if history not in current]:
+            del self._memory.uris[old], self._memory.offered[old]
         keep = {a.commitment for r in self._weights.records_after(checkpoint.history) for a in r.accepted}
         keep |= {r.commitments[slot] for r in view.rounds for slot in r.committed}
-        keep |= {*self._memory.trained.values(), offered, *self._data.blobs}
-        keep |= {blob for uri in self._memory.uris.values() if (blob := blob_id_of(uri)) is not None}
-        await self._network.prune(keep)
+        keep |= {*self._memory.trained.values(), *shared, *self._data.blobs}
+        keep |= {blob for blobs in self._memory.offered.values() for blob in blobs}
+        if not self._archive:
+            await self._network.prune(keep)
+
+    async def _blobs_of(self, view: ChainView) -> frozenset[bytes] | None:
+        """The blobs of the agreed checkpoint; those who keep a copy of it have them all. None: it is elsewhere."""
+        checkpoint, sharing = view.checkpoint, self._catch_up.sharing
+        name = blob_id_of(checkpoint.uri)
+        if name is None:
+            return None
+        full = [slot.p2p_key for slot in view.present() if slot.next_tier == 0]
+        if self._wallet in keepers(view):
+            await sharing.copy(checkpoint, full)
+        try:
+            return (await sharing.index(checkpoint, full)).blobs | {name}
+        except NotYet:  # of others than keepers nobody depends on it
+            return frozenset({name})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -16,17 +17,20 @@ from psyche_chain.chain.state import Checkpoint
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ledger import head, link, link_through
 from psyche_chain.client.ports import Adapter, Network, NotYet
+from psyche_chain.client.sharing import PEERS_SCHEME, Sharing, blob_id_of
 from psyche_chain.client.view import GENESIS, ChainView, RoundStatus
 from psyche_chain.client.weights import Weights
+from psyche_train.fold.digest import weights_hash
 from psyche_train.network import FetchError, NetworkError
 from psyche_train.records import Accepted, RoundRecord
 
+__all__ = ["PEERS_SCHEME", "CatchUp", "blob_id_of", "holders_of"]
+
 LOG_DEADLINE_S = 10.0
+LOG_OF_ONE_PEER_S = 60.0
+"""How long the log of one peer is followed, however slowly it hands it over."""
 MAX_LOG_PAGES = 1000
 BLOB_DEADLINE_S = 15.0
-CHECKPOINT_DEADLINE_S = 600.0
-MAX_CHECKPOINT_BYTES = 1 << 40
-PEERS_SCHEME = "peers:"
 
 
 class CatchUp:
@@ -50,6 +54,9 @@ class CatchUp:
         self._state_dir = state_dir
         self._events = events
         self._tier = tier
+        self.sharing = Sharing(network, adapter, state_dir, events)
+        self.compared: bytes = GENESIS
+        """History of the agreed checkpoint with which the own weights were last compared."""
 
     async def fold(self, records: Sequence[RoundRecord], view: ChainView) -> None:
         """Fold verified records in order; if a blob is lost, go on from a newer checkpoint.
@@ -83,10 +90,11 @@ class CatchUp:
         raise NotYet("; ".join(dict.fromkeys(reasons)) or f"no peer has the records after history {own}")
 
     async def _replay(self, records: Sequence[RoundRecord], view: ChainView) -> None:
+        await self.compare(view.checkpoint)
         for record in records:
             blobs = await self._gather(record, view)
             await self._weights.fold(record, blobs)
-        await self._compare(view.checkpoint)
+            await self.compare(view.checkpoint)
 
     async def _replay_own_log(self, view: ChainView) -> bool:
         own = self._weights.history
@@ -126,25 +134,42 @@ class CatchUp:
         return True
 
     async def _records_of_peers(self, start: bytes, view: ChainView) -> list[RoundRecord] | None:
-        """Verified records from `start` on; peers answer in pages, so it may take several questions.
+        """Verified records from `start` on, of whoever has them.
 
-        A page that is whole but does not reach anything that the chain shows is followed by the next one.
+        All are asked at once; where no answer reaches a history that the chain shows, each peer's log is followed
+        by itself, page by page, so that one that lies leads nobody but itself astray.
         """
+        candidates = await self._ask_for_log(start)
+        if records := link_through(start, candidates or [[]], view):
+            return records
+        if not candidates:
+            return None
+        for slot in view.slots.values():
+            if slot.p2p_key != self._network.peer_key:
+                with trio.move_on_after(LOG_OF_ONE_PEER_S):
+                    if records := await self._follow_log_of(slot.p2p_key, start, view):
+                        return records
+        return None
+
+    async def _follow_log_of(self, peer: bytes, start: bytes, view: ChainView) -> list[RoundRecord] | None:
         chain: list[RoundRecord] = []
         at = start
         for _ in range(MAX_LOG_PAGES):
-            try:
-                candidates = await self._network.fetch_log(at, deadline_s=LOG_DEADLINE_S)
-            except NetworkError as error:
-                raise NotYet(str(error)) from error
-            if records := link_through(start, [[*chain, *more] for more in candidates] or [chain], view):
-                return records
-            longest = max(candidates, key=len, default=[])
-            if not longest:
+            page = next(iter(await self._ask_for_log(at, peer)), [])
+            numbers = [record.number for record in (*chain[-1:], *page)]
+            if not page or numbers != sorted(set(numbers)) or numbers[-1] >= view.next_round:
                 return None
-            chain = [*chain, *longest]
-            at = head(start, chain)
+            chain += page
+            if records := link_through(start, [chain], view):
+                return records
+            at = head(at, page)
         return None
+
+    async def _ask_for_log(self, after: bytes, *peers: bytes) -> list[list[RoundRecord]]:
+        try:
+            return await self._network.fetch_log(after, deadline_s=LOG_DEADLINE_S, peers=peers)
+        except NetworkError as error:
+            raise NotYet(str(error)) from error
 
     async def _gather(self, record: RoundRecord, view: ChainView) -> dict[int, bytes]:
         """The blobs of a record's accepted slots.
@@ -174,7 +199,7 @@ class CatchUp:
         return blobs
 
     async def _restore(self, checkpoint: Checkpoint) -> None:
-        path = await trio.to_thread.run_sync(self._local, checkpoint)
+        path: Path | str | None = await trio.to_thread.run_sync(self._local, checkpoint)
         if path is not None:
             await self._weights.restore(path, self._adapter.position_of(checkpoint))
         else:
@@ -198,20 +223,18 @@ class CatchUp:
             return position.parent
         return None
 
-    async def _restore_from_peers(self, checkpoint: Checkpoint) -> Path:
-        """Take the agreed weights from peers; the file is not kept beside the blob."""
+    async def _restore_from_peers(self, checkpoint: Checkpoint) -> Path | str:
+        """Take the agreed weights from members, else from where the user said; returns where they were."""
+        source: Any
         try:
-            path = await self._download(checkpoint)
+            source = await self.sharing.download(checkpoint)
+            where: Path | str = checkpoint.uri
         except NotYet as error:
             if self._elsewhere is None:
                 raise
-            path = await self._from_elsewhere(self._elsewhere, checkpoint, str(error))
-        try:
-            await self._weights.restore(path, self._adapter.position_of(checkpoint))
-        finally:
-            if path.is_file():
-                path.unlink()
-        return path
+            source = where = await self._from_elsewhere(self._elsewhere, checkpoint, str(error))
+        await self._weights.restore(source, self._adapter.position_of(checkpoint))
+        return where
 
     async def _from_elsewhere(self, reference: str, checkpoint: Checkpoint, why: str) -> Path:
         """The agreed weights from where the user said; they count only if they have the agreed hash."""
@@ -228,46 +251,40 @@ class CatchUp:
         except (ValueError, OSError) as error:
             raise NotYet(f"{why}; {reference}: {error}") from error
 
-    async def _download(self, checkpoint: Checkpoint) -> Path:
-        blob_id = blob_id_of(checkpoint.uri)
-        if blob_id is None:
-            where = f"at {checkpoint.uri}" if checkpoint.uri else "nowhere"
-            raise NotYet(f"the checkpoint of step {checkpoint.step} is {where}, not with peers")
-        try:
-            data = await self._network.fetch(
-                blob_id, deadline_s=CHECKPOINT_DEADLINE_S, max_bytes=MAX_CHECKPOINT_BYTES, holders=()
-            )
-        except FetchError as error:
-            raise NotYet(f"the checkpoint of step {checkpoint.step}: {error}") from error
-        path = self._state_dir / f"download-{checkpoint.history.hex()[:16]}.safetensors"
-        await trio.to_thread.run_sync(path.write_bytes, data)
-        try:
-            await trio.to_thread.run_sync(self._adapter.verify, path, checkpoint.weights_hash)
-        except ValueError as error:
-            path.unlink()
-            raise NotYet(f"the checkpoint of step {checkpoint.step} is not the agreed one: {error}") from None
-        return path
+    async def compare(self, checkpoint: Checkpoint) -> None:
+        """At the history of an agreed checkpoint, have the agreed weights; others are replaced.
 
-    async def _compare(self, checkpoint: Checkpoint) -> None:
-        """At the history of an agreed checkpoint the full model must have the agreed hash."""
-        if self._tier != 0 or not checkpoint.agreed or self._weights.history != checkpoint.history:
+        A slice is compared part by part with the index that members share; where nobody hands that over, it stays
+        as it is.
+
+        Raises:
+            NotYet: the own weights are others, and the agreed ones are not to be had.
+        """
+        if not checkpoint.agreed or self._weights.history != checkpoint.history:
             return
-        if (found := await self._weights.weights_hash()) != checkpoint.weights_hash:
+        if self.compared == checkpoint.history:
+            return
+        found = await self._weights.digests()
+        if self._tier == 0:
+            is_agreed = weights_hash(found) == checkpoint.weights_hash
+        else:
+            try:
+                agreed = [part.digest for part in (await self.sharing.index(checkpoint)).parts]
+            except NotYet as error:
+                self._events.emit(
+                    "error", message=f"the own slice was not compared with the agreed one: {error}"
+                )
+                agreed = found
+            is_agreed = found == agreed[: len(found)]
+        if not is_agreed:
             self._events.emit(
                 "error",
-                message=f"the weights at step {checkpoint.step} have hash {found.hex()}, agreed is "
-                f"{checkpoint.weights_hash.hex()}: taking the agreed weights",
+                message=f"the weights at step {checkpoint.step} have digests {[g.hex()[:16] for g in found]}, "
+                f"which do not belong to the agreed hash {checkpoint.weights_hash.hex()}: taking the agreed weights",
             )
             await self._restore_from_peers(checkpoint)
-
-
-def blob_id_of(uri: str) -> bytes | None:
-    """The blob that a `peers:` uri names; None for any other uri."""
-    try:
-        blob_id = bytes.fromhex(uri.removeprefix(PEERS_SCHEME))
-    except ValueError:
-        return None
-    return blob_id if uri.startswith(PEERS_SCHEME) and len(blob_id) == 32 else None
+            await self._weights.save()  # in the place of the wrong one
+        self.compared = checkpoint.history
 
 
 def holders_of(view: ChainView, number: int, slot: int) -> list[bytes]:

@@ -14,6 +14,7 @@ from psyche_chain.client.duty import (
     Attest,
     CatchUp,
     Commit,
+    Compare,
     Duty,
     Evaluate,
     Fetch,
@@ -91,7 +92,8 @@ def _all(view: ChainView, me: MyState, slot: Slot | None, now: float) -> Iterato
     if slot is not None and slot.status in PRESENT and tick_due(view, now):
         yield Tick(view.nonce)
     at_head = me.history == view.history
-    if view.phase == Phase.FINISHED and at_head and _is_saved(view, me) and view.history in me.validated:
+    is_whole = _is_saved(view, me) and _is_compared(view, me)
+    if view.phase == Phase.FINISHED and at_head and is_whole and view.history in me.validated:
         yield Finish()
 
 
@@ -119,18 +121,20 @@ def _round(view: ChainView, me: MyState, slot: Slot, now: float) -> Iterator[Dut
             last_call = view.phase == Phase.ROUND_WITNESS and now >= witness_deadline(view)
             if has_all or has_what_there_is or last_call:
                 yield Witness(slot.index, attested.number, held)
-    at_head = me.history == view.history
+    at_head = me.history == view.history and _is_compared(view, me)
     if view.phase in (Phase.WARMUP, *TRAINING) and not slot.ready and at_head and me.has_data:
         yield Ready(slot.index, view.epoch)
 
 
 def _weights(view: ChainView, me: MyState, slot: Slot | None) -> Iterator[Duty]:
-    """Fold, catch up, save, validate, train or evaluate: the first that applies."""
+    """Fold, catch up, compare, save, validate, train or evaluate: the first that applies."""
     records = link(me.history, view)
     if records is None:
         yield CatchUp()
     elif records:
         yield Fold(tuple(records))
+    elif not _is_compared(view, me):
+        yield Compare(view.history)
     elif view.phase not in TRAINING and not _is_saved(view, me):
         yield Save(view.history, view.step)
     elif view.phase not in TRAINING and view.history not in me.validated and me.has_data:
@@ -152,6 +156,15 @@ def _is_saved(view: ChainView, me: MyState) -> bool:
     return view.history == GENESIS or view.history in me.saved
 
 
+def _is_compared(view: ChainView, me: MyState) -> bool:
+    """Whether weights that stand where members agreed on a checkpoint are known to be the agreed ones."""
+    return (
+        not view.checkpoint.agreed
+        or view.history in (GENESIS, me.compared)
+        or (view.checkpoint.history != view.history)
+    )
+
+
 def _blobs(view: ChainView, me: MyState) -> Iterator[Duty]:
     """Everyone fetches what is revealed: witnesses to attest it, all to fold it."""
     for round_ in view.rounds:
@@ -166,12 +179,12 @@ def _cooldown(view: ChainView, me: MyState, slot: Slot, now: float) -> Iterator[
         return
     if not slot.attested and not view.uri_missing:
         yield Attest(slot.index, view.step, view.history)
-    if slot.tier != 0:
-        return
     uri = me.uris.get(view.history)
     if uri is None:
         if view.history != GENESIS:
             yield Offer(view.history)
+        return
+    if slot.tier != 0:
         return
     is_mine = view.uploader == slot.index or (_uploader_is_gone(view) and now >= _takeover(view, slot))
     if view.uri_missing and view.pending.history == view.history and is_mine:

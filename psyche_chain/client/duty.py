@@ -71,6 +71,13 @@ class CatchUp(Weights):
 
 
 @dataclass(frozen=True, slots=True)
+class Compare(Weights):
+    """Compare the own weights with the agreed ones of that history, and take those if they differ."""
+
+    history: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Save(Weights):
     """Write a checkpoint of the weights at `history`."""
 
@@ -171,7 +178,7 @@ class Attest(Duty):
 
 @dataclass(frozen=True, slots=True)
 class Offer(Duty):
-    """Put the full model of a saved checkpoint into the blob store, for the uri and for newcomers."""
+    """Put the parts of a saved checkpoint into the blob store, for the uri and for newcomers."""
 
     history: bytes
 

@@ -7,15 +7,16 @@ from pathlib import Path
 
 from psyche_chain.chain.state import Checkpoint, RoundView
 from psyche_chain.errors import ConfigError
+from psyche_train.checkpoints.part_index import Offered, Part, PartIndex
+from psyche_train.checkpoints.parts import PartWeights, part_bytes, write_parts
 from psyche_train.checkpoints.position import Position
-from psyche_train.checkpoints.shared import shared_bytes
 from psyche_train.checkpoints.store import verify as verify_checkpoint
 from psyche_train.devices import rank_devices
 from psyche_train.learner import LearnerOptions
 from psyche_train.matformer.helper import held_tier
 from psyche_train.matformer.loading import check_not_sliced_twice, inferred
 from psyche_train.matformer.memory import shortage
-from psyche_train.matformer.stored import full_weights_hash
+from psyche_train.matformer.stored import StoredWeights, full_weights_hash
 from psyche_train.parallel import RankError
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import schema_of, with_folded
@@ -37,7 +38,6 @@ class MemberTrainer:
         self.weights_hash = trainer.weights_hash
         self.save = trainer.save
         self.pin = trainer.pin
-        self.restore = trainer.restore
         self.reset = trainer.reset
         self.validation_loss = trainer.validation_loss
 
@@ -54,6 +54,13 @@ class MemberTrainer:
             if self.trainer.half_folded:
                 self.trainer.load()
             raise
+
+    def restore(self, source: Path | PartWeights, position: Position) -> None:
+        """Take the weights of a checkpoint, or of the parts that members handed over."""
+        if isinstance(source, PartWeights):
+            self.trainer.take(source, position)
+        else:
+            self.trainer.restore(source, position)
 
     def train(self, job: TrainJob, cancelled: Callable[[], bool]) -> TrainResult | None:
         """Train a job; None if it was cancelled, and then nothing has changed."""
@@ -152,9 +159,31 @@ class TrainerAdapter:
             data_index=checkpoint.data_index,
         )
 
-    def offered(self, path: Path) -> bytes:
-        """The weights and folded state of a saved checkpoint, as one file."""
-        return shared_bytes(path)
+    def offered(self, path: Path, folder: Path) -> list[Offered]:
+        """Write the weights and folded state of a saved checkpoint as parts into a folder."""
+        with StoredWeights(inferred(path, self._schema), self._shared, self._held_tier) as weights:
+            return write_parts(weights, self._shared, self._held_tier, folder)
+
+    def is_full(self, index: PartIndex) -> bool:
+        """Whether the parts make up the full model."""
+        return len(index.parts) == self._shared.max_tier + 1
+
+    def needed(self, index: PartIndex) -> tuple[Part, ...]:
+        """The parts that are held here; all of the index must be this model's.
+
+        Raises:
+            ValueError: they are not.
+        """
+        sizes = [part_bytes(self._shared, part) for part in range(self._shared.max_tier, -1, -1)]
+        if [part.num_bytes for part in index.parts] != sizes:
+            raise ValueError(
+                f"its parts have {[p.num_bytes for p in index.parts]} bytes, this model's have {sizes}"
+            )
+        return index.parts[: self._shared.max_tier - self._held_tier + 1]
+
+    def assembled(self, parts: Sequence[Part], path_of: Callable[[bytes], Path]) -> PartWeights:
+        """The weights that parts hold, once all their bytes are verified."""
+        return PartWeights(self._shared, self._held_tier, parts, path_of)
 
     def verify_own(self, path: Path, checkpoint: Checkpoint) -> None:
         """Check a checkpoint directory that this member saved at the history of an agreed checkpoint.

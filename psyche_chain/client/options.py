@@ -56,6 +56,8 @@ class JoinOptions:
     """Where agreed checkpoints are uploaded to: `hub:ORG/NAME` or an fsspec URL; only by members of tier 0."""
     checkpoint_from: str | None = None
     """Where agreed checkpoints are looked for if no member hands them over; compared with the chain's hash."""
+    archive: bool = False
+    """Keep every blob of the run for `psyche-chain replay`, also those that nobody needs to catch up."""
     evals: EvalOptions | None = None
     """What to evaluate between the duties; None: nothing."""
     on_event: Callable[[dict[str, Any]], None] | None = field(default=None, repr=False)

@@ -15,6 +15,7 @@ from solders.pubkey import Pubkey
 
 from psyche_chain.chain.state import Checkpoint, RoundView
 from psyche_chain.client.view import ChainView
+from psyche_train.checkpoints.part_index import Offered, Part, PartIndex
 from psyche_train.records import RoundRecord
 
 
@@ -92,8 +93,14 @@ class Network(Protocol):
     async def fetch(
         self, blob_id: bytes, *, deadline_s: float, max_bytes: int, holders: Sequence[bytes] = ()
     ) -> bytes: ...
-    async def obtain(self, blob_id: bytes, *, deadline_s: float, max_bytes: int) -> None: ...
-    async def fetch_log(self, after: bytes, *, deadline_s: float) -> list[list[RoundRecord]]: ...
+    async def obtain(
+        self, blob_id: bytes, *, deadline_s: float, max_bytes: int, holders: Sequence[bytes] = ()
+    ) -> None: ...
+    def path(self, blob_id: bytes) -> Path: ...
+    async def verify(self, blob_id: bytes) -> None: ...
+    async def fetch_log(
+        self, after: bytes, *, deadline_s: float, peers: Sequence[bytes] = ()
+    ) -> list[list[RoundRecord]]: ...
     async def prune(self, keep: Collection[bytes]) -> None: ...
 
 
@@ -116,7 +123,10 @@ class Model(Protocol):
     def weights_hash(self) -> bytes: ...
     def save(self) -> Path: ...
     def pin(self, path: Path | None) -> None: ...
-    def restore(self, path: Path, position: Any) -> None: ...
+    def restore(self, source: Any, position: Any) -> None:
+        """Take the weights of a path, or what `Adapter.assembled` returned."""
+        ...
+
     def reset(self) -> None: ...
     def validation_loss(self) -> float: ...
 
@@ -143,8 +153,33 @@ class Adapter(Protocol):
         """The trainer's position at an agreed checkpoint."""
         ...
 
-    def offered(self, path: Path) -> bytes:
-        """What peers are given of a saved checkpoint directory."""
+    def offered(self, path: Path, folder: Path) -> Sequence[Offered]:
+        """Write the parts of a saved checkpoint directory, which peers are given, as files into a folder.
+
+        Raises:
+            ValueError: the checkpoint is damaged.
+            StorageError: disk full or not writable.
+        """
+        ...
+
+    def is_full(self, index: PartIndex) -> bool:
+        """Whether the parts make up the full model."""
+        ...
+
+    def needed(self, index: PartIndex) -> Sequence[Part]:
+        """The parts that this member's tier holds.
+
+        Raises:
+            ValueError: they are not those of this run's model.
+        """
+        ...
+
+    def assembled(self, parts: Sequence[Part], path_of: Callable[[bytes], Path]) -> Any:
+        """Verified weights of this member's tier, for `Model.restore`.
+
+        Raises:
+            ValueError: the blobs hold something else.
+        """
         ...
 
     def verify_own(self, path: Path, checkpoint: Checkpoint) -> None:

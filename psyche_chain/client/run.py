@@ -154,6 +154,7 @@ async def _be_member(
                 events,
                 tier=admission.tier,
                 uploader=uploader,
+                archive=options.archive,
             )
             client = Client(
                 wallet.pubkey(),

@@ -126,6 +126,8 @@ class MyState:
     """Histories at which the validation loss was measured."""
     uris: Mapping[bytes, str] = field(default_factory=dict)
     """History -> uri under which this member offers the checkpoint of that history."""
+    compared: bytes = GENESIS
+    """History of the agreed checkpoint with which the own weights were last compared."""
     tidied: bytes = GENESIS
     """History of the agreed checkpoint for which this member last cleaned up."""
     has_data: bool = True

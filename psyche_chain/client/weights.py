@@ -177,15 +177,19 @@ class Weights:
         """Hash of what this member holds; the chain's weights hash if its tier is 0."""
         return await self._run(self._model.weights_hash)
 
+    async def digests(self) -> list[bytes]:
+        """Digests of the parts that this member holds, the smallest slice first."""
+        return list(await self._run(self._model.digests))
+
     async def pin(self, history: bytes) -> None:
         """Keep the checkpoint of that history, if there is one, however many follow."""
         if (saved := self.saved.get(history)) is not None:
             await self._run(lambda: self._model.pin(saved.path))
 
-    async def restore(self, path: Path, position: Any) -> None:
-        """Take the weights of a checkpoint that was verified."""
+    async def restore(self, source: Any, position: Any) -> None:
+        """Take the weights of a checkpoint that was verified: a path, or what members handed over."""
         model = self._model
-        await self._run(lambda: model.restore(path, position))
+        await self._run(lambda: model.restore(source, position))
         self._trained_here.clear()
         self._follow()
 

@@ -53,9 +53,18 @@ def weights_hash(digests: Sequence[bytes]) -> bytes:
     return combined
 
 
-def _update(digest: hashlib._Hash, name: str, values: Tensor) -> None:
+def tensor_head(name: str, shape: Sequence[int]) -> bytes:
+    """What is hashed before a tensor's values: its name and its shape."""
     encoded = name.encode()
-    digest.update(struct.pack("<H", len(encoded)) + encoded)
-    digest.update(struct.pack(f"<B{values.dim()}Q", values.dim(), *values.shape))
+    return struct.pack("<H", len(encoded)) + encoded + struct.pack(f"<B{len(shape)}Q", len(shape), *shape)
+
+
+def tensor_values(values: Tensor) -> memoryview:
+    """A tensor's fp32 values as they are hashed: row by row, little-endian."""
     array = values.detach().contiguous().cpu().numpy()
-    digest.update((array if sys.byteorder == "little" else array.byteswap()).reshape(-1).data)
+    return (array if sys.byteorder == "little" else array.byteswap()).reshape(-1).data
+
+
+def _update(digest: hashlib._Hash, name: str, values: Tensor) -> None:
+    digest.update(tensor_head(name, values.shape))
+    digest.update(tensor_values(values))

@@ -17,7 +17,8 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from psyche_train.blobs import BlobCorrupt, BlobMissing, BlobStore
+from psyche_train._manifest import manifest_of_file
+from psyche_train.blobs import BlobCorrupt, BlobMissing, BlobStore, BlobStoreError
 from psyche_train.network.protocol import (
     AnyMessage,
     Ask,
@@ -249,18 +250,38 @@ class NetworkClient:
                 why = f"not within {deadline_s:.1f} s: the network process does not answer"
                 raise FetchError(blob_id, why, {})
 
-    async def fetch_log(self, after: bytes, *, deadline_s: float) -> list[list[RoundRecord]]:
+    def path(self, blob_id: bytes) -> Path:
+        """Where the file of a blob is, or would be, on this disk; only read it."""
+        return self.store.path(blob_id)
+
+    async def verify(self, blob_id: bytes) -> None:
+        """Compare a blob on this disk with its id, piece by piece.
+
+        Raises:
+            BlobCorrupt: it is another; it was deleted, so that it can be fetched again.
+            BlobMissing: it is not here.
+        """
+        await trio.to_thread.run_sync(verify_blob, self.store, blob_id)
+
+    async def fetch_log(
+        self, after: bytes, *, deadline_s: float, peers: Sequence[bytes] = ()
+    ) -> list[list[RoundRecord]]:
         """Chains of round records that peers offer after a history; unverified, no two the same.
 
         A chain may be a prefix of what its peer has: verify it, then ask again after its end. Empty when no
         peer knew more within `deadline_s`.
+
+        Args:
+            peers: keys of the members that are asked; empty is all.
         """
         deadline = trio.current_time() + deadline_s
         number = next(self._numbers)
 
         def build() -> Message:
             left_s = max(0.0, deadline - trio.current_time())
-            return FetchLog(request=number, after=after.hex(), deadline_s=left_s)
+            return FetchLog(
+                request=number, after=after.hex(), deadline_s=left_s, peers=[key.hex() for key in peers]
+            )
 
         answer, body = await self._request(number, build, deadline + GRACE_S)
         if not isinstance(answer, Records):
@@ -360,3 +381,18 @@ class NetworkClient:
                 with shielded(1):
                     await self._tell(Cancel(request=number))
         return request.answer, request.body
+
+
+def verify_blob(store: BlobStore, blob: bytes) -> None:
+    """Read a whole blob on disk and compare it with its id; see `NetworkClient.verify`."""
+    path = store.path(blob)
+    try:
+        with path.open("rb") as file:
+            found = manifest_of_file(file).id
+    except FileNotFoundError:
+        raise BlobMissing(f"blob {blob.hex()} is not in {store.directory}") from None
+    except OSError as exc:
+        raise BlobStoreError(f"cannot read {path}: {exc.strerror or exc}; check the disk") from exc
+    if found != blob:
+        store.delete(blob)
+        raise BlobCorrupt(f"blob {blob.hex()} in {store.directory} was damaged on disk and is removed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import trio
 
@@ -30,10 +31,16 @@ GRACE_S = 2.0
 """After the first chain, the other peers have this long to offer theirs."""
 
 
-async def fetch_chains(node: Node, after: bytes, *, deadline_s: float) -> list[list[RoundRecord]]:
+async def fetch_chains(
+    node: Node, after: bytes, *, deadline_s: float, peers: Sequence[bytes] = ()
+) -> list[list[RoundRecord]]:
     """Candidate chains of records after a history, each from one peer, without duplicates; unverified.
 
     Peers are asked in turn, a few at once, until one of them knows more or time is up (then: an empty list).
+
+    Args:
+        peers: only these are asked; empty is all members. Those who are named answer once: an empty list comes
+            at once if they know no more.
     """
     chains: dict[tuple[RoundRecord, ...], None] = {}
 
@@ -49,12 +56,14 @@ async def fetch_chains(node: Node, after: bytes, *, deadline_s: float) -> list[l
     turn = 0
     with trio.move_on_after(deadline_s):
         while not chains:
-            connected = [key for key in node.members if node.connected(key)]
+            connected = [k for k in node.members if node.connected(k) and (not peers or k in peers)]
             chosen = [connected[(turn + i) % len(connected)] for i in range(min(MAX_PEERS, len(connected)))]
             turn += MAX_PEERS
             async with trio.open_nursery() as nursery:
                 for key in chosen:
                     nursery.start_soon(ask, key, nursery)
+            if peers and turn >= len(connected):
+                break
             if not chains:
                 await trio.sleep(PAUSE_S)
     return [list(chain) for chain in chains]

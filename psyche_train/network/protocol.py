@@ -97,6 +97,7 @@ class FetchLog(Message):
     request: Request
     after: Hex32
     deadline_s: Annotated[float, Field(ge=0, le=1e7)]
+    peers: list[Hex32] = []
 
 
 class Cancel(Message):

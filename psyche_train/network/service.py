@@ -186,7 +186,12 @@ class _Service:
         return Done(request=message.request), b""
 
     async def _fetch_log(self, message: FetchLog) -> tuple[Message, bytes]:
-        chains = await fetch_chains(self._node, bytes.fromhex(message.after), deadline_s=message.deadline_s)
+        chains = await fetch_chains(
+            self._node,
+            bytes.fromhex(message.after),
+            deadline_s=message.deadline_s,
+            peers=[bytes.fromhex(key) for key in message.peers],
+        )
         encoded = [[record.to_bytes() for record in chain] for chain in chains]
         lengths = [[len(record) for record in chain] for chain in encoded]
         body = b"".join(record for chain in encoded for record in chain)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from psyche_chain.chain.state import Checkpoint, Phase
-from psyche_chain.client import catchup
+from psyche_chain.client import sharing
 from psyche_chain.client.catchup import PEERS_SCHEME, CatchUp
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.model import MemberTrainer, TrainerAdapter, load_trainer
@@ -102,7 +102,7 @@ class Newcomer:
 
 @pytest.fixture(autouse=True)
 def nobody_answers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catchup, "CHECKPOINT_DEADLINE_S", 0.05)
+    monkeypatch.setattr(sharing, "INDEX_DEADLINE_S", 0.05)
 
 
 @pytest.mark.parametrize("tier", [0, 1])

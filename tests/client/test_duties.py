@@ -177,10 +177,23 @@ def test_cooldown_saves_validates_attests() -> None:
     found = decide(view, me(1, view, saved=frozenset(), validated=frozenset()), NOW)
     assert found == [kinds_of.Save(view.history, view.step)]
     found = decide(view, me(1, view, validated=frozenset()), NOW)
-    assert found == [kinds_of.Attest(1, view.step, view.history), kinds_of.Validate()]
+    attest, offer = kinds_of.Attest(1, view.step, view.history), kinds_of.Offer(view.history)
+    assert found == [attest, offer, kinds_of.Validate()]
     slots = {i: member(i, attested=i == 1) for i in range(3)}
     view = cooldown(slots=slots)
-    assert decide(view, me(1, view), NOW) == []
+    assert decide(view, me(1, view, uris={view.history: ""}), NOW) == []
+
+
+def test_weights_that_are_not_the_agreed_ones_are_compared_before_anything_else() -> None:
+    view = cooldown()
+    view = replace(view, checkpoint=replace(view.checkpoint, agreed=True, history=view.history))
+    early = decide(view, me(1, view, saved=frozenset(), validated=frozenset()), NOW)
+    assert kinds_of.Compare(view.history) in early
+    assert not {kinds_of.Save, kinds_of.Validate} & set(kinds(early))
+    assert kinds_of.Compare not in kinds(decide(view, me(1, view, compared=view.history), NOW))
+    finished = replace(view, phase=Phase.FINISHED)
+    assert kinds_of.Finish not in kinds(decide(finished, me(1, view), NOW))
+    assert kinds_of.Finish in kinds(decide(finished, me(1, view, compared=view.history), NOW))
 
 
 def test_member_behind_does_not_attest() -> None:
@@ -188,11 +201,12 @@ def test_member_behind_does_not_attest() -> None:
     assert kinds_of.Attest not in kinds(decide(view, me(1, view, history=b"\x02" * 32), NOW))
 
 
-def test_only_full_members_offer_and_only_the_uploader_records() -> None:
+def test_everybody_offers_its_parts_and_only_the_uploader_records() -> None:
     slots = {0: member(0, attested=True), 1: member(1, attested=True), 2: member(2, tier=0, attested=True)}
     view = cooldown(slots=slots, uploader=2, uri_missing=True)
     view = replace(view, pending=replace(NO_CHECKPOINT, history=view.history))
-    assert decide(view, me(1, view), NOW) == []
+    assert decide(view, me(1, view), NOW) == [kinds_of.Offer(view.history)]
+    assert decide(view, me(1, view, uris={view.history: ""}), NOW) == []
     assert decide(view, me(2, view), NOW) == [kinds_of.Offer(view.history)]
     uris = {view.history: "peers:ab"}
     assert decide(view, me(2, view, uris=uris), NOW) == [kinds_of.Record(2, view.step, "peers:ab")]

@@ -19,7 +19,7 @@ from tests.client.test_loop import World
 from tests.client.views import a_view, me
 from tests.client.world import FAST, FakeEvals, FakeModel
 
-OF_DUTIES = ("train", "fold", "save", "validation_loss")
+OF_DUTIES = ("train", "fold", "save", "validation_loss", "digests")
 
 
 class JournalModel(FakeModel):

@@ -15,6 +15,7 @@ from psyche_chain.client.catchup import CatchUp, blob_id_of
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ledger import head, link, link_through, ring_records
 from psyche_chain.client.ports import NotYet
+from psyche_chain.client.sharing import Sharing
 from psyche_chain.client.view import GENESIS, ChainView
 from psyche_chain.client.weights import Weights
 from psyche_train.blobs import blob_id
@@ -71,7 +72,7 @@ class Scene:
     async def checkpoint_of_peer(self) -> Checkpoint:
         """The peer's weights, offered under a uri."""
         saved = await self.peer_weights.save()
-        name = await self.peer.publish((saved.path / "model.safetensors").read_bytes())
+        uri, _ = await Sharing(self.peer, FakeAdapter(), self.folder, self.events).offer(saved.path)
         return Checkpoint(
             weights_hash=saved.weights_hash,
             history=self.peer_weights.history,
@@ -80,7 +81,7 @@ class Scene:
             data_index=saved.step,
             epoch=1,
             agreed=True,
-            uri="peers:" + name.hex(),
+            uri=uri,
         )
 
     def at(self, history: bytes, **more: Any) -> ChainView:

@@ -21,7 +21,8 @@ from psyche_chain.chain.state import Checkpoint, Phase, RoundStatus, RoundView, 
 from psyche_chain.client.ledger import record_of
 from psyche_chain.client.ports import Member, Refused, Snapshot
 from psyche_chain.client.view import GENESIS, ChainView
-from psyche_train.blobs import blob_id
+from psyche_train.blobs import BlobCorrupt, blob_id
+from psyche_train.checkpoints.part_index import Offered, Part, PartIndex
 from psyche_train.network import FetchError
 from psyche_train.records import RecordLog, RoundRecord
 from tests.client.views import CONFIG, NO_CHECKPOINT, SPEC, member
@@ -379,6 +380,7 @@ class FakeNetwork:
         old = peers.get(key)
         peers[key] = FakeMember(old.blobs if old else {}, old.hidden if old else {}, -1, log)
         self.corrupt: set[bytes] = set()
+        self.fetched_bytes = 0
 
     @property
     def own(self) -> FakeMember:
@@ -400,8 +402,23 @@ class FakeNetwork:
     async def publish_file(self, path: Path, blob_id: bytes) -> None:
         self.own.blobs[blob_id] = await trio.Path(path).read_bytes()
 
-    async def obtain(self, blob_id: bytes, *, deadline_s: float, max_bytes: int) -> None:
+    async def obtain(
+        self, blob_id: bytes, *, deadline_s: float, max_bytes: int, holders: Sequence[bytes] = ()
+    ) -> None:
         await self.fetch(blob_id, deadline_s=deadline_s, max_bytes=max_bytes)
+
+    def path(self, blob_id: bytes) -> Path:
+        path = self.own.log.parent / "blobs" / blob_id.hex()
+        path.unlink(missing_ok=True)
+        if blob_id in self.own.blobs:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.own.blobs[blob_id])
+        return path
+
+    async def verify(self, name: bytes) -> None:
+        if blob_id(self.own.blobs[name]) != name:
+            del self.own.blobs[name]
+            raise BlobCorrupt(f"blob {name.hex()} was damaged")
 
     async def reveal(self, round: int) -> None:
         self.own.revealed = max(self.own.revealed, round)
@@ -417,12 +434,16 @@ class FakeNetwork:
                 for peer in self.peers.values():
                     if peer.up and blob_id in peer.blobs and peer.hidden.get(blob_id, -1) <= peer.revealed:
                         self.own.blobs[blob_id] = peer.blobs[blob_id]
+                        self.fetched_bytes += len(peer.blobs[blob_id])
                         return peer.blobs[blob_id]
         raise FetchError(blob_id, "nobody has it", {})
 
-    async def fetch_log(self, after: bytes, *, deadline_s: float) -> list[list[RoundRecord]]:
+    async def fetch_log(
+        self, after: bytes, *, deadline_s: float, peers: Sequence[bytes] = ()
+    ) -> list[list[RoundRecord]]:
         await trio.sleep(0.01)
-        others = [p for k, p in self.peers.items() if k != self.peer_key and p.up and p.log.exists()]
+        asked = [p for k, p in self.peers.items() if k != self.peer_key and (not peers or k in peers)]
+        others = [p for p in asked if p.up and p.log.exists()]
         chains = [RecordLog(p.log, read_only=True).after(after) for p in others]
         return [c for c in chains if c]
 
@@ -558,8 +579,24 @@ class FakeAdapter:
     def position_of(self, checkpoint: Checkpoint) -> FakePosition:
         return FakePosition(checkpoint.history, checkpoint.step)
 
-    def offered(self, path: Path) -> bytes:
-        return (path / "model.safetensors").read_bytes()
+    def offered(self, path: Path, folder: Path) -> list[Offered]:
+        data = (path / "model.safetensors").read_bytes()
+        (folder / "part").write_bytes(data)
+        part = Part(hashlib.sha256(data).digest(), ((blob_id(data), len(data)),))
+        return [Offered(part, (folder / "part",))]
+
+    def is_full(self, index: PartIndex) -> bool:
+        return len(index.parts) == 1
+
+    def needed(self, index: PartIndex) -> tuple[Part, ...]:
+        return index.parts
+
+    def assembled(self, parts: Sequence[Part], path_of: Callable[[bytes], Path]) -> Path:
+        (part,) = parts
+        ((name, _),) = part.blobs
+        if hashlib.sha256(path_of(name).read_bytes()).digest() != part.digest:
+            raise ValueError("another part")
+        return path_of(name)
 
     def verify_own(self, path: Path, checkpoint: Checkpoint) -> None:
         self.verify(path / "model.safetensors", checkpoint.weights_hash)

@@ -10,9 +10,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from psyche_train.checkpoints.shared import shared_bytes
+from psyche_train.checkpoints.parts import PartWeights, write_parts
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.fold.mean import replace as replace_values
+from psyche_train.matformer.loading import inferred
+from psyche_train.matformer.stored import StoredWeights
 from psyche_train.trainer import CheckpointError, TrainerError, TrainJob
 from tests.train.strategies.cases import (
     DEVICES,
@@ -88,13 +90,17 @@ def test_every_tier_goes_on_from_what_a_full_member_offers(runs, kind, tmp_path)
     full = member(kind, tmp_path / "full")
     replay(full, log[:2])
     directory = full.save()
-    offered = tmp_path / "offered.safetensors"
-    offered.write_bytes(shared_bytes(directory))
+    with StoredWeights(inferred(directory, full.schema), full.shared, 0) as stored:
+        offered = write_parts(stored, full.shared, 0, tmp_path, blob_bytes=10_000)
+    paths = {blob: path for one in offered for (blob, _), path in zip(one.part.blobs, one.paths, strict=True)}
     for tier in TIERS:
-        for number, path in enumerate((directory, offered)):
-            trainer = member(kind, tmp_path / f"{tier}-{number}", tier=tier)
-            trainer.restore(path, full.position)
-            assert replay(trainer, log[2:]) == runs(kind).members[tier].weights_hash()
+        trainer = member(kind, tmp_path / f"{tier}-directory", tier=tier)
+        trainer.restore(directory, full.position)
+        assert replay(trainer, log[2:]) == runs(kind).members[tier].weights_hash()
+        parts = [one.part for one in offered][: full.schema.max_tier - tier + 1]
+        trainer = member(kind, tmp_path / f"{tier}-parts", tier=tier)
+        trainer.take(PartWeights(full.shared, tier, parts, paths.__getitem__), full.position)
+        assert replay(trainer, log[2:]) == runs(kind).members[tier].weights_hash()
     bare = member(kind, tmp_path / "bare")
     with pytest.raises(CheckpointError, match=r"lacks (momentum|exp_avg)/"):
         bare.restore(directory / "model.safetensors", full.position)
