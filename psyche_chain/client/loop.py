@@ -56,6 +56,8 @@ HARMLESS = frozenset(
 LEAVE_DEADLINE_S = 10.0
 REFRESH_MEMBERS_S = 4.0
 MAX_RETRY_S = 15.0
+OLDER_S = 10.0
+"""How long states older than the newest one are ignored; one that was never true must not stop a member."""
 FINISH_DEADLINE_S = 180.0
 """A member that cannot get the end of a finished run for this long gives up."""
 
@@ -76,8 +78,9 @@ class Busy:
 
     def holds(self, chain_slot: int, asked_at: float) -> bool:
         """Whether the duty must not be decided from a snapshot of `chain_slot` that was asked for then."""
-        is_old = chain_slot < self.landed_at or asked_at < self.seen_at
-        return self.running or is_old or trio.current_time() < self.retry_at
+        now = trio.current_time()
+        is_old = (chain_slot < self.landed_at and now < self.seen_at + OLDER_S) or asked_at < self.seen_at
+        return self.running or is_old or now < self.retry_at
 
 
 class Client:
@@ -104,6 +107,8 @@ class Client:
         self._clock = ChainClock()
         self._view: ChainView | None = None
         self._asked_at = float("-inf")
+        self._new_at = float("-inf")
+        """When the last state came that was not ignored."""
         self._busy: dict[str, Busy] = {}
         self._poke = trio.Event()
         self._table_changed = trio.Event()
@@ -189,9 +194,16 @@ class Client:
                 await self._poke.wait()
 
     def _is_older(self, view: ChainView) -> bool:
-        """Whether a node that lags behind shows less than what was seen before."""
-        seen = self._view
-        return seen is not None and (view.chain_slot < seen.chain_slot or view.nonce < seen.nonce)
+        """Whether a node that lags behind shows less than what was seen before.
+
+        The nonce grows with every change of the run. Slots are not compared: one that an endpoint made up
+        would hide all that comes after it.
+        """
+        now = trio.current_time()
+        if self._view is not None and view.nonce < self._view.nonce and now < self._new_at + OLDER_S:
+            return True
+        self._new_at = now
+        return False
 
     def _pause_s(self, view: ChainView) -> float:
         is_quick = view.phase in (Phase.WARMUP, Phase.ROUND_TRAIN, Phase.ROUND_WITNESS, Phase.COOLDOWN)

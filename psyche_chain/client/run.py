@@ -13,10 +13,11 @@ from solders.keypair import Keypair
 
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.sender import Sender
+from psyche_chain.cli.narrator import Narrator
 from psyche_chain.client.chain_port import ChainPort
 from psyche_chain.client.events import EventLog, Listener
 from psyche_chain.client.options import JoinOptions
-from psyche_chain.client.report import JsonLogs, show
+from psyche_chain.client.report import JsonLogs
 from psyche_chain.client.startup import Admission, admit, peer_key, peer_seed
 from psyche_chain.client.statedir import StateDir
 from psyche_chain.errors import PsycheError
@@ -171,7 +172,7 @@ async def _be_member(
 
 def _listeners(options: JoinOptions, run: str) -> list[Listener]:
     """Who hears of events besides the file: standard error, and the caller."""
-    found: list[Listener] = [show]
+    found: list[Listener] = [Narrator(linger_s=options.linger_s)]
     if options.json_logs:
         logs = JsonLogs(run)
         logs.install()
