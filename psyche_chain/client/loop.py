@@ -11,7 +11,7 @@ import logging
 import os
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import trio
@@ -96,7 +96,13 @@ class Client:
         poll_s: float,
         linger_s: float,
         rng: random.Random | None = None,
+        listen: Callable[[Callable[[], None]], Awaitable[None]] | None = None,
     ) -> None:
+        """Args:
+        poll_s: seconds between two looks at the chain while something goes on.
+        linger_s: how long a finished member stays for others.
+        listen: calls what it is given when it may pay to look at the chain at once; never needed.
+        """
         self._wallet = wallet
         self._chain = chain
         self._acts = acts
@@ -104,6 +110,7 @@ class Client:
         self._poll_s = poll_s
         self._linger_s = linger_s
         self._rng = rng or random.Random()
+        self._listen = listen
         self._clock = ChainClock()
         self._view: ChainView | None = None
         self._asked_at = float("-inf")
@@ -126,6 +133,8 @@ class Client:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._handle_signals, signals)
                 self._nursery.start_soon(self._keep_members)
+                if self._listen is not None:
+                    self._nursery.start_soon(self._listen, self.poke)
                 await self._watch()
                 self._nursery.cancel_scope.cancel()
         self._events.emit("exit", code=self._exit_code)

@@ -13,6 +13,7 @@ from solders.keypair import Keypair
 
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.sender import Sender
+from psyche_chain.chain.wake import watch_account
 from psyche_chain.cli.narrator import Narrator
 from psyche_chain.client.chain_port import ChainPort
 from psyche_chain.client.events import EventLog, Listener
@@ -162,6 +163,7 @@ async def _be_member(
                 events,
                 poll_s=options.poll_s or poll_interval_s(options.rpc[0]),
                 linger_s=options.linger_s,
+                listen=partial(watch_account, options.rpc, run.run_state),
             )
             status = await client.run()
             if uploader is not None:
