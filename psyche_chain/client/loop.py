@@ -22,7 +22,7 @@ from psyche_chain.client.acts import Acts
 from psyche_chain.client.clock import ChainClock
 from psyche_chain.client.due import needed_by_others, state_of, training_is_over
 from psyche_chain.client.duties import decide
-from psyche_chain.client.duty import Duty, Evaluate, Finish, Tick, Weights
+from psyche_chain.client.duty import Duty, Evaluate, Finish, Join, Tick, Weights
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Chain, NotYet, Refused
 from psyche_chain.client.view import PRESENT, ChainView, MyState, Phase
@@ -122,6 +122,7 @@ class Client:
         self._stopping = False
         self._finished_at: float | None = None
         self._said_bye = False
+        self._must_end = False
         self._behind_since: float | None = None
         self._nursery: trio.Nursery | None = None
         self._last_phase: tuple[Phase, int, int] | None = None
@@ -187,6 +188,8 @@ class Client:
                     await self._poke.wait()
                 continue
             failures = 0
+            if self._must_end:
+                return
             if not self._is_older(snapshot.view):
                 self._asked_at = asked_at
                 self._clock.observe(snapshot.clock)
@@ -195,12 +198,17 @@ class Client:
             if self._stopping:
                 leave_by = min(leave_by, trio.current_time() + LEAVE_DEADLINE_S)
                 own = snapshot.view.slot_of(self._wallet)
-                if own is None or own.status not in PRESENT or trio.current_time() > leave_by:
+                is_out = (own is None or own.status not in PRESENT) and not self._is_joining()
+                if is_out or trio.current_time() > leave_by:
                     return
             if await self._may_go(snapshot.view) or self._is_too_late(snapshot.view):
                 return
             with trio.move_on_after(self._pause_s(snapshot.view)):
                 await self._poke.wait()
+
+    def _is_joining(self) -> bool:
+        """Whether a transaction that joins is under way, or not visible yet."""
+        return Join().key in self.my_state().busy and self._busy[Join().key].failures == 0
 
     def _is_older(self, view: ChainView) -> bool:
         """Whether a node that lags behind shows less than what was seen before.
@@ -305,6 +313,16 @@ class Client:
                 await self._acts.refresh_members(self._view)
             except PsycheError as error:
                 self._events.emit("error", message=f"the members cannot be read: {error}")
+            if self._acts.taken_over:
+                self._events.emit(
+                    "error",
+                    message="another process is a member with this wallet now, at "
+                    f"{self._acts.taken_over}; this one ends and leaves the place to it",
+                )
+                self._exit_code = ERROR
+                self._must_end = True
+                self.poke()
+                return
             self._step()
             with trio.move_on_after(REFRESH_MEMBERS_S):
                 await self._table_changed.wait()
