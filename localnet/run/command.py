@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import trio
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from localnet.run.plan import RunPlan, parse_tiers
 from psyche_chain.cli.options import endpoints
 from psyche_chain.config import load_config
+from psyche_train.cli.output import one_line
 
 if TYPE_CHECKING:
     from localnet.run.summary import Summary
@@ -115,7 +117,7 @@ def show(summary: Summary, out: Path) -> None:
     )
     console.print(f"{out / 'summary.json'}  {out / 'loss.png'}")
     for problem in summary.problems:
-        console.print(f"[bold red]problem:[/bold red] {problem}")
+        console.print(f"[bold red]problem:[/bold red] {escape(one_line(problem))}")
     if not summary.problems:
         console.print(
             "[green]weights equal on all members and on the chain; every token accounted for[/green]"

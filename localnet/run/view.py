@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from localnet.run.progress import MemberProgress
+from psyche_train.cli.output import plain
 
 SPARKS = "▁▂▃▄▅▆▇█"
 STATE_STYLES = {
@@ -94,6 +95,7 @@ class View:
 
     def say(self, message: str) -> None:
         """Add one line to the log."""
+        message = plain(message)
         if self._screen is None:
             self.console.print(message, highlight=False, markup=False, soft_wrap=True)
         else:

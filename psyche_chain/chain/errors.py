@@ -36,7 +36,7 @@ class RpcUnavailable(RpcError):
 
 
 class TransactionExpired(ChainError):
-    """A transaction did not land before the deadline; it never will (its blockhash expired)."""
+    """A transaction was not seen to land before the deadline."""
 
 
 class DecodeError(ChainError):

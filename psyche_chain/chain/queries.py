@@ -1,7 +1,7 @@
 """The questions that this package asks an RPC endpoint, with typed answers."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from solders.hash import Hash
 from solders.pubkey import Pubkey
 
 from psyche_chain.chain.errors import RpcError
-from psyche_chain.chain.rpc import RpcPool
+from psyche_chain.chain.rpc import RpcPool, as_slot
 
 CONFIRMED: Final = {"commitment": "confirmed"}
 ACCOUNTS_PER_CALL: Final = 100
@@ -54,7 +54,7 @@ def _account(key: Pubkey, raw: Mapping[str, Any], slot: int) -> Account:
     return Account(
         key,
         Pubkey.from_string(raw["owner"]),
-        int(raw["lamports"]),
+        as_slot(raw["lamports"]),
         base64.b64decode(data, validate=True),
         slot,
     )
@@ -65,11 +65,13 @@ async def get_accounts(
     keys: Sequence[Pubkey],
     *,
     first_bytes: int | None = None,
+    usable: Callable[[list[Account | None]], object] | None = None,
     deadline_s: float | None = None,
 ) -> list[Account | None]:
     """Accounts in the order of `keys`, None where nothing is stored. Within 100 keys all are of one slot.
 
-    With `first_bytes`, only so many bytes of each account's data.
+    With `first_bytes`, only so many bytes of each account's data. Where `usable` raises a `PsycheError` for
+    what an endpoint gave (up to 100 accounts), the others are asked before it is raised.
     """
     options: dict[str, Any] = {**CONFIRMED, "encoding": "base64"}
     if first_bytes is not None:
@@ -78,16 +80,19 @@ async def get_accounts(
     for at in range(0, len(keys), ACCOUNTS_PER_CALL):
         part = keys[at : at + ACCOUNTS_PER_CALL]
 
-        def parse(values: Any, part: Sequence[Pubkey] = part) -> list[Account | None]:
+        def parse(values: Any, slot: int, part: Sequence[Pubkey] = part) -> list[Account | None]:
             if len(values) != len(part):
                 raise ValueError(f"{len(values)} accounts for {len(part)} keys")
-            return [
-                None if raw is None else _account(key, raw, 0) for key, raw in zip(part, values, strict=True)
+            accounts = [
+                None if raw is None else _account(key, raw, slot)
+                for key, raw in zip(part, values, strict=True)
             ]
+            if usable is not None:
+                usable(accounts)
+            return accounts
 
         params = [[str(k) for k in part], options]
-        accounts, slot = await rpc.call_at_slot("getMultipleAccounts", params, parse, deadline_s=deadline_s)
-        found += [None if a is None else Account(a.key, a.owner, a.lamports, a.data, slot) for a in accounts]
+        found += await rpc.call_at_slot("getMultipleAccounts", params, parse, deadline_s=deadline_s)
     return found
 
 
@@ -107,17 +112,21 @@ async def get_program_accounts(
     if size is not None:
         filters.append({"dataSize": size})
 
-    def parse(values: Any) -> list[Account]:
-        return [_account(Pubkey.from_string(v["pubkey"]), v["account"], 0) for v in values]
+    def parse(values: Any, slot: int) -> list[Account]:
+        found = [_account(Pubkey.from_string(v["pubkey"]), v["account"], slot) for v in values]
+        for account in found:
+            matching = all(account.data[at:].startswith(part) for at, part in matches)
+            if account.owner != program or not matching or size not in (None, len(account.data)):
+                raise ValueError(f"account {account.key} was not asked for")
+        return found
 
     params = [str(program), {**CONFIRMED, "encoding": "base64", "filters": filters, "withContext": True}]
-    accounts, slot = await rpc.call_at_slot("getProgramAccounts", params, parse)
-    return [Account(a.key, a.owner, a.lamports, a.data, slot) for a in accounts]
+    return await rpc.call_at_slot("getProgramAccounts", params, parse)
 
 
 async def get_balance(rpc: RpcPool, key: Pubkey) -> int:
     """Lamports."""
-    return (await rpc.call_at_slot("getBalance", [str(key), CONFIRMED], int))[0]
+    return await rpc.call_at_slot("getBalance", [str(key), CONFIRMED], lambda value, _: as_slot(value))
 
 
 async def rent_exempt(rpc: RpcPool, size: int) -> int:
@@ -128,21 +137,20 @@ async def rent_exempt(rpc: RpcPool, size: int) -> int:
 async def latest_blockhash(rpc: RpcPool) -> tuple[Hash, int]:
     """A recent blockhash and the last block height at which it is valid."""
 
-    def parse(value: Any) -> tuple[Hash, int]:
-        return Hash.from_string(value["blockhash"]), int(value["lastValidBlockHeight"])
+    def parse(value: Any, _: int) -> tuple[Hash, int]:
+        return Hash.from_string(value["blockhash"]), as_slot(value["lastValidBlockHeight"])
 
-    return (await rpc.call_at_slot("getLatestBlockhash", [CONFIRMED], parse))[0]
+    return await rpc.call_at_slot("getLatestBlockhash", [CONFIRMED], parse)
 
 
-async def block_height(rpc: RpcPool) -> int:
-    """Blocks of the confirmed chain; the slot that goes with it counts as seen."""
+async def block_heights(rpc: RpcPool) -> dict[int, int]:
+    """Blocks of the confirmed chain, by endpoint; only of endpoints that answer and are believed."""
 
-    def parse(info: Any) -> tuple[int, int]:
-        return int(info["absoluteSlot"]), int(info["blockHeight"])
+    def parse(info: Any) -> int:
+        rpc.judge({"slot": info["absoluteSlot"]}, nearly=True)
+        return as_slot(info["blockHeight"])
 
-    slot, height = await rpc.call("getEpochInfo", [CONFIRMED], check=parse)
-    rpc.observe(slot)
-    return int(height)
+    return await rpc.call_each("getEpochInfo", [CONFIRMED], check=parse)
 
 
 async def genesis_hash(rpc: RpcPool) -> str:
@@ -155,23 +163,28 @@ async def node_version(rpc: RpcPool) -> str:
     return str(await rpc.call("getVersion", check=lambda result: result["solana-core"]))
 
 
-async def send_raw(rpc: RpcPool, transaction: bytes) -> None:
-    """Hand over a signed transaction, without preflight and without the node's own retries."""
+async def send_raw(rpc: RpcPool, transaction: bytes, *, to_all: bool = False) -> None:
+    """Hand over a signed transaction, without preflight and without the node's own retries.
+
+    `to_all` gives it to every endpoint; none of them need take it.
+    """
     options = {
         "encoding": "base64",
         "skipPreflight": True,
         "maxRetries": 0,
         "preflightCommitment": "confirmed",
     }
-    await rpc.call(
-        "sendTransaction", [base64.b64encode(transaction).decode(), options], check=str, deadline_s=10.0
-    )
+    params = [base64.b64encode(transaction).decode(), options]
+    if to_all:
+        await rpc.call_each("sendTransaction", params, check=str)
+    else:
+        await rpc.call("sendTransaction", params, check=str, deadline_s=10.0)
 
 
 async def simulate(rpc: RpcPool, transaction: bytes) -> Simulation:
     """Dry-run a transaction; signatures are not checked and the blockhash is replaced by the newest."""
 
-    def parse(value: Any) -> Simulation:
+    def parse(value: Any, _: int) -> Simulation:
         return Simulation(
             value["err"],
             tuple(str(line) for line in value["logs"] or ()),
@@ -180,38 +193,45 @@ async def simulate(rpc: RpcPool, transaction: bytes) -> Simulation:
 
     options = {**CONFIRMED, "encoding": "base64", "sigVerify": False, "replaceRecentBlockhash": True}
     params = [base64.b64encode(transaction).decode(), options]
-    return (await rpc.call_at_slot("simulateTransaction", params, parse))[0]
+    return await rpc.call_at_slot("simulateTransaction", params, parse)
 
 
-async def signature_statuses(
-    rpc: RpcPool, signatures: Sequence[str], *, history: bool = False
-) -> list[SignatureStatus | None]:
-    """Status per signature, None where the chain does not know it (yet).
+def _statuses(result: Any, count: int) -> list[SignatureStatus | None]:
+    values = result["value"]
+    if len(values) != count:
+        raise ValueError(f"{len(values)} statuses for {count} signatures")
+    return [
+        None
+        if v is None
+        else SignatureStatus(
+            as_slot(v["slot"]),
+            v["err"],
+            RANKS[v.get("confirmationStatus") or "finalized"] >= RANKS["confirmed"],
+        )
+        for v in values
+    ]
 
-    With `history`, answers of an endpoint that lags behind the newest slot seen are refused.
-    """
 
-    def parse(result: Any) -> list[SignatureStatus | None]:
-        values = result["value"]
-        if history and int(result["context"]["slot"]) < rpc.newest_slot:
-            raise ValueError("the endpoint is behind: its history may lack the transaction")
-        if len(values) != len(signatures):
-            raise ValueError(f"{len(values)} statuses for {len(signatures)} signatures")
-        return [
-            None
-            if v is None
-            else SignatureStatus(
-                int(v["slot"]),
-                v["err"],
-                RANKS[v.get("confirmationStatus") or "finalized"] >= RANKS["confirmed"],
-            )
-            for v in values
-        ]
-
-    params = [list(signatures), {"searchTransactionHistory": history}]
+async def signature_statuses(rpc: RpcPool, signatures: Sequence[str]) -> list[SignatureStatus | None]:
+    """Status per signature, None where the endpoint does not know it (yet)."""
+    params = [list(signatures), {"searchTransactionHistory": False}]
     # not `call_at_slot`: a validator answers this one at its processed slot, ahead of its confirmed answers
-    statuses: list[SignatureStatus | None] = await rpc.call("getSignatureStatuses", params, check=parse)
+    statuses: list[SignatureStatus | None] = await rpc.call(
+        "getSignatureStatuses", params, check=lambda result: _statuses(result, len(signatures))
+    )
     return statuses
+
+
+async def status_everywhere(rpc: RpcPool, signature: str) -> dict[int, SignatureStatus | None]:
+    """A transaction's status in the history of every endpoint that answers and does not lag behind."""
+
+    def parse(result: Any) -> SignatureStatus | None:
+        if as_slot(result["context"]["slot"]) < rpc.newest_slot:
+            raise ValueError("the endpoint is behind: its history may lack the transaction")
+        return _statuses(result, 1)[0]
+
+    params = [[signature], {"searchTransactionHistory": True}]
+    return await rpc.call_each("getSignatureStatuses", params, check=parse)
 
 
 async def transaction_logs(rpc: RpcPool, signature: str) -> tuple[str, ...]:

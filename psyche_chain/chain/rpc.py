@@ -1,31 +1,37 @@
 """JSON-RPC over several endpoints, under trio.
 
-Reads go to the healthiest endpoint and fail over to the next; retries wait with jitter; every call has a
-deadline. Answers that carry a slot are compared with the newest slot that any endpoint has shown, so that a
-node that lags behind is never believed over a newer answer. Everything is read at commitment `confirmed`.
+Reads go to the healthiest endpoint and fail over to the next; retries wait with jitter; every request and
+every call has a deadline. Answers that carry a slot are judged by `psyche_chain.chain.slots`, so that a node
+that lags or lies is not believed over one that does not. With several endpoints all are looked at every few
+seconds, so that one that has recovered is used again. Everything is read at commitment `confirmed`.
 
-Resource handling: the pool owns one HTTP client per endpoint; use it as an async context manager.
+Resource handling: the pool owns one HTTP client per endpoint and the task that looks at them; use it as an
+async context manager.
 
-Error handling: `RpcError` when an endpoint answered and another try would not change the answer,
-`RpcUnavailable` when no endpoint gave a usable answer in time. Nothing else escapes but `trio.Cancelled`.
+Error handling: `RpcError` when the endpoints that answered refuse and another try would not change that,
+`RpcUnavailable` when no endpoint gave a usable answer in time, and what a `check` raises as `PsycheError`.
+Nothing else escapes but `trio.Cancelled`.
 """
 
 import itertools
-import json
 import logging
 import random
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from types import TracebackType
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 import trio
+from solders.hash import ParseHashError
 
+from psyche_chain.chain._endpoint import Endpoint, Refusal, Unusable, check_url, reason
 from psyche_chain.chain.errors import RpcError, RpcUnavailable
+from psyche_chain.chain.slots import STEP, SlotWatch, Stale
+from psyche_chain.errors import PsycheError
+
+__all__ = ["DEFAULT_DEADLINE_S", "RpcPool", "check_url"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,60 +40,26 @@ T = TypeVar("T")
 DEFAULT_DEADLINE_S = 15.0
 """Longest time that one call may take over all endpoints and retries."""
 REQUEST_TIMEOUT_S: Final = 8.0
-"""Longest time for one HTTP request to one endpoint."""
+"""Longest time for one HTTP request to one endpoint, its whole answer included."""
+FIRST_TIMEOUT_S: Final = 2.5
+"""The same for the first try where there are other endpoints to ask."""
+LOOK_S: Final = 10.0
+"""Time between two looks at all endpoints."""
+GOOD: Final = 0.8
+"""Endpoints with at least this score are equally good: the earlier one is asked."""
 FIRST_DELAY_S: Final = 0.25
 MAX_DELAY_S: Final = 4.0
-RETRYABLE_CODES: Final = frozenset({-32004, -32005, -32007, -32014, -32016, 429})
-"""JSON-RPC errors that another try or node may not give: behind, rate limited, slot skipped, minimum slot."""
-
-
-class _Again(Exception):
-    """This endpoint gave no usable answer; another, or a later try, may."""
-
-
-@dataclass(slots=True)
-class _Endpoint:
-    url: str
-    client: httpx.AsyncClient
-    score: float = 1.0
-    """Moving share of calls that went well."""
-    latency_s: float = 0.1
-    resting_until: float = 0.0
-    failures: int = 0
-
-    @property
-    def name(self) -> str:
-        """Host and port; the path of an endpoint often holds a key, and is never shown."""
-        parts = urlsplit(self.url)
-        return parts.hostname + (f":{parts.port}" if parts.port else "") if parts.hostname else self.url
-
-    def good(self, seconds: float) -> None:
-        self.score = 0.8 * self.score + 0.2
-        self.latency_s = 0.8 * self.latency_s + 0.2 * seconds
-        self.failures = 0
-        self.resting_until = 0.0
-
-    def bad(self, weight: float = 1.0) -> None:
-        self.score *= 1 - 0.4 * weight
-        self.failures += 1
-        rest_s = min(30.0, 0.5 * 2 ** min(self.failures, 6)) * weight
-        self.resting_until = trio.current_time() + rest_s
-
-
-def check_url(url: str) -> str:
-    """Return `url` if it can be an RPC endpoint.
-
-    Raises:
-        ValueError: it is not an http or https address.
-    """
-    try:
-        parts = urlsplit(url)
-        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port outside 1..65535, or an IPv6 address without its end
-        is_usable = False
-    if not is_usable or any(c.isspace() or not c.isprintable() for c in url):
-        raise ValueError(f"{url!r} is not an http:// or https:// address")
-    return url
+MALFORMED: Final = (
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    ParseHashError,
+)
+"""What reading an answer that is not Solana's raises."""
 
 
 @cache
@@ -119,25 +91,36 @@ class RpcPool:
         if not urls:
             raise ValueError("an RPC pool needs at least one endpoint")
         self.deadline_s = DEFAULT_DEADLINE_S if deadline_s is None else deadline_s
-        self.newest_slot = 0
-        """Newest slot that any answer has shown."""
+        self._slots = SlotWatch()
+        self._answering: int | None = None
+        """The endpoint whose answer is being read, or was read last."""
         self._ids = itertools.count(1)
         self._endpoints = [
-            _Endpoint(
+            Endpoint(
                 check_url(url),
                 httpx.AsyncClient(
                     timeout=REQUEST_TIMEOUT_S, transport=transport(url), http2=False, verify=_tls(url)
                 ),
+                number,
             )
-            for url in dict.fromkeys(urls)
+            for number, url in enumerate(dict.fromkeys(urls))
         ]
+        self._tasks = trio.open_nursery()
+        self._nursery: trio.Nursery | None = None
 
     async def __aenter__(self) -> "RpcPool":
+        if len(self._endpoints) > 1:
+            self._nursery = await self._tasks.__aenter__()
+            self._nursery.start_soon(self._keep_looking)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+            # Without the block's exception: it goes on as it is, not in a group.
+            await self._tasks.__aexit__(None, None, None)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
             for endpoint in self._endpoints:
                 await endpoint.client.aclose()
@@ -146,6 +129,16 @@ class RpcPool:
     def names(self) -> list[str]:
         """Hosts of the endpoints, for messages."""
         return [e.name for e in self._endpoints]
+
+    @property
+    def urls(self) -> list[str]:
+        """The endpoints; their paths may hold keys."""
+        return [e.url for e in self._endpoints]
+
+    @property
+    def newest_slot(self) -> int:
+        """Newest slot that a believed answer has shown."""
+        return self._slots.newest
 
     def health(self) -> list[dict[str, Any]]:
         """One row per endpoint: name, score in 0..1, latency in seconds, failures in a row."""
@@ -159,16 +152,19 @@ class RpcPool:
             for e in self._endpoints
         ]
 
-    def _order(self) -> list[_Endpoint]:
-        """Endpoints to try, best first and resting ones last; the earlier one where they are about equal."""
+    def _order(self) -> list[Endpoint]:
+        """Endpoints to try, best first, resting and doubtful ones last; the earlier one where about equal.
+
+        One that asked not to be asked before some time is left out until then.
+        """
         now = trio.current_time()
-        return [
-            e
-            for _, e in sorted(
-                enumerate(self._endpoints),
-                key=lambda ie: (ie[1].resting_until > now, -round(ie[1].score, 1), ie[0]),
-            )
-        ]
+        trusted = self._slots.trusted(now)
+
+        def rank(e: Endpoint) -> tuple[bool, bool, float, int]:
+            doubtful = bool(trusted) and e.number not in trusted and e.said_slot
+            return e.resting_until > now, doubtful, -min(GOOD, round(e.score, 1)), e.number
+
+        return sorted((e for e in self._endpoints if e.not_before <= now), key=rank)
 
     async def call(
         self,
@@ -183,95 +179,199 @@ class RpcPool:
         Args:
             method: JSON-RPC method.
             params: its positional parameters.
-            check: turns the raw result into the value to return; a `ValueError`, `KeyError`, `TypeError` or
-                `IndexError` from it counts as a malformed answer of that endpoint.
+            check: turns the raw result into the value to return; one of `MALFORMED` from it counts as a
+                malformed answer of that endpoint. A `PsycheError` from it is raised if every other
+                endpoint's answer is no better.
             deadline_s: limit over all endpoints and retries; the pool's where None.
 
         Raises:
-            RpcError: an endpoint answered with an error that is final.
+            RpcError: the endpoints that answered refuse, and another try would not change it.
             RpcUnavailable: no endpoint gave a usable answer in time.
         """
         limit_s = self.deadline_s if deadline_s is None else deadline_s
         last = "no answer"
-        with trio.move_on_after(limit_s):
+        deadline = trio.current_time() + limit_s
+        with trio.move_on_at(deadline):
             for attempt in itertools.count():
+                refusal: PsycheError | None = None
                 for endpoint in self._order():
-                    started = trio.current_time()
+                    timeout_s = (
+                        FIRST_TIMEOUT_S if not attempt and len(self._endpoints) > 1 else REQUEST_TIMEOUT_S
+                    )
                     try:
-                        result = await self._post(endpoint, method, params)
-                        value = result if check is None else check(result)
-                    except (_Again, httpx.HTTPError, OSError) as exc:
-                        endpoint.bad(0.3 if isinstance(exc, _Stale) else 1.0)
-                        last = f"{endpoint.name}: {_reason(exc)}"
-                    except (ValueError, KeyError, TypeError, IndexError) as exc:
-                        endpoint.bad()
-                        last = f"{endpoint.name}: an answer that is not Solana's"
-                        logger.debug("rpc malformed answer method=%s: %s", method, _reason(exc))
-                    else:
-                        endpoint.good(trio.current_time() - started)
-                        return value
+                        return await self._ask(endpoint, method, params, check, timeout_s)
+                    except Unusable as exc:
+                        last = f"{endpoint.name}: {exc}"
+                    except PsycheError as exc:  # this endpoint's answer is clear; others may know more
+                        last, refusal = f"{endpoint.name}: {exc.message}", exc
                     logger.debug("rpc try method=%s %s", method, last)
-                delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2**attempt)
-                await trio.sleep(delay_s * random.uniform(0.5, 1.0))
+                if refusal is not None:
+                    raise refusal
+                now = trio.current_time()
+                wake = now + min(MAX_DELAY_S, FIRST_DELAY_S * 2**attempt) * random.uniform(0.5, 1.0)
+                wake = max(wake, min(e.not_before for e in self._endpoints))
+                if wake >= deadline > now and wake > now + MAX_DELAY_S:
+                    break  # all endpoints asked to be left alone for longer than there is time
+                await trio.sleep_until(wake)
         raise RpcUnavailable(
             f"no RPC endpoint answered {method} within {limit_s:g} s; last: {last}",
             hint=f"check the network and --rpc (now: {', '.join(self.names)})",
         )
 
-    async def _post(self, endpoint: _Endpoint, method: str, params: Sequence[Any]) -> Any:
-        body = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
-        response = await endpoint.client.post(endpoint.url, json=body)
-        if response.status_code == 429 or response.status_code >= 500:
-            raise _Again(f"HTTP status {response.status_code}")
+    async def call_each(
+        self,
+        method: str,
+        params: Sequence[Any] = (),
+        *,
+        check: Callable[[Any], T],
+        deadline_s: float = FIRST_TIMEOUT_S,
+    ) -> dict[int, T]:
+        """Ask all endpoints at the same time, each once; the usable answers that came in time, by endpoint."""
+        found: dict[int, T] = {}
+
+        async def ask(endpoint: Endpoint) -> None:
+            try:
+                found[endpoint.number] = await self._ask(endpoint, method, params, check, deadline_s)
+            except (Unusable, PsycheError) as exc:
+                logger.debug("rpc try method=%s %s: %s", method, endpoint.name, exc)
+
+        async with trio.open_nursery() as nursery:
+            now = trio.current_time()
+            for endpoint in self._endpoints:
+                if endpoint.not_before <= now:
+                    nursery.start_soon(ask, endpoint)
+        return found
+
+    async def _ask(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        params: Sequence[Any],
+        check: Callable[[Any], T] | None,
+        timeout_s: float,
+    ) -> T:
+        """One request to one endpoint, which gets its marks for the answer.
+
+        Raises:
+            Unusable: there is no usable answer.
+            PsycheError: there is one, and it is a refusal.
+        """
+        started = trio.current_time()
         try:
-            answer = response.json()
-        except (json.JSONDecodeError, UnicodeDecodeError) as exc:
-            raise _Again(f"HTTP status {response.status_code}, not JSON") from exc
-        if not isinstance(answer, dict):
-            raise _Again("the answer is not a JSON object")
-        if (error := answer.get("error")) is not None:
-            code = error.get("code", 0) if isinstance(error, dict) else 0
-            text = str(error.get("message", error)) if isinstance(error, dict) else str(error)
-            if code in RETRYABLE_CODES:
-                raise _Again(f"{text} (code {code})")
-            data = error.get("data") if isinstance(error, dict) else None
-            raise RpcError(f"{endpoint.name} refused {method}: {text}", code=code, data=data)
-        if "result" not in answer:
-            raise _Again(f"HTTP status {response.status_code}, neither result nor error")
-        return answer["result"]
+            with trio.fail_after(timeout_s):
+                result = await endpoint.post(next(self._ids), method, params)
+            self._answering = endpoint.number
+            value: Any = result if check is None else check(result)
+        except Stale as exc:
+            endpoint.bad(0.3)
+            raise Unusable(str(exc)) from exc
+        except Refusal as exc:
+            endpoint.good(trio.current_time() - started)
+            raise RpcError(f"{endpoint.name} refused {method}: {exc}", code=exc.code, data=exc.data) from None
+        except MALFORMED as exc:
+            endpoint.bad()
+            logger.debug("rpc malformed answer method=%s: %s", method, reason(exc))
+            raise Unusable("an answer that is not Solana's") from exc
+        except (Unusable, httpx.HTTPError, OSError, trio.TooSlowError) as exc:
+            self._gone(endpoint)
+            raise Unusable(
+                f"no answer within {timeout_s:g} s" if isinstance(exc, trio.TooSlowError) else reason(exc)
+            ) from exc
+        except trio.Cancelled:
+            if trio.current_time() - started >= FIRST_TIMEOUT_S / 2:
+                self._gone(endpoint)
+            raise
+        except PsycheError:
+            endpoint.bad(0.3)
+            raise
+        endpoint.good(trio.current_time() - started)
+        answer: T = value
+        return answer
+
+    def _gone(self, endpoint: Endpoint) -> None:
+        endpoint.bad()
+        self._slots.drop(endpoint.number)
 
     def observe(self, slot: int) -> None:
-        """Remember a slot that the chain has certainly reached, such as that of an own transaction."""
-        self.newest_slot = max(self.newest_slot, slot)
+        """Remember a slot that the chain has reached, such as that of an own transaction."""
+        self._slots.observe(self._answering, slot, trio.current_time())
+
+    def judge(self, context: Any, *, nearly: bool = False) -> int:
+        """Inside a `check`: the slot in a result's context, if the answer may be used.
+
+        With `nearly`, also one that is a little behind the newest.
+
+        Raises:
+            ValueError: it is no slot.
+            Stale: it must not be used.
+        """
+        assert self._answering is not None, "a check runs while an answer is read"
+        slot = as_slot(context["slot"])
+        self._endpoints[self._answering].said_slot = True
+        try:
+            self._slots.judge(self._answering, slot, trio.current_time())
+        except Stale:
+            if not nearly or not self.newest_slot - STEP <= slot < self.newest_slot:
+                raise
+        return slot
 
     async def call_at_slot(
         self,
         method: str,
         params: Sequence[Any],
-        parse: Callable[[Any], T],
+        parse: Callable[[Any, int], T],
         *,
         deadline_s: float | None = None,
-    ) -> tuple[T, int]:
-        """Call a method whose result is `{context: {slot}, value}`; return the parsed value and its slot.
+    ) -> T:
+        """Call a method whose result is `{context: {slot}, value}`; return `parse(value, slot)`.
 
-        An answer of an older slot than the newest one seen is refused, and the next endpoint asked.
+        An answer that is older than the newest one seen is refused, and the next endpoint asked.
         """
 
-        def check(result: Any) -> tuple[T, int]:
-            slot = int(result["context"]["slot"])
-            if slot < self.newest_slot:
-                raise _Stale(f"answers at slot {slot}, but slot {self.newest_slot} was seen")
-            value = parse(result["value"])
-            self.observe(slot)
-            return value, slot
+        def check(result: Any) -> T:
+            return parse(result["value"], self.judge(result["context"]))
 
-        answer: tuple[T, int] = await self.call(method, params, check=check, deadline_s=deadline_s)
+        answer: T = await self.call(method, params, check=check, deadline_s=deadline_s)
         return answer
 
+    async def _keep_looking(self) -> None:
+        """Look at all endpoints now and then: who lags, lies or has recovered is only known so."""
+        while True:
+            await self.look()
+            await trio.sleep(LOOK_S * random.uniform(0.8, 1.2))
 
-class _Stale(_Again):
-    """The endpoint lags behind what another one has shown."""
+    async def look(self) -> None:
+        """Ask every endpoint for its newest slot and blockhash."""
+
+        async def ask(endpoint: Endpoint) -> None:
+            try:
+                await self._ask(
+                    endpoint,
+                    "getLatestBlockhash",
+                    [{"commitment": "confirmed"}],
+                    partial(self._note, endpoint),
+                    REQUEST_TIMEOUT_S,
+                )
+            except (Unusable, PsycheError) as exc:
+                logger.debug("rpc look %s: %s", endpoint.name, exc)
+
+        async with trio.open_nursery() as nursery:
+            for endpoint in self._endpoints:
+                if endpoint.not_before <= trio.current_time():
+                    nursery.start_soon(ask, endpoint)
+
+    def _note(self, endpoint: Endpoint, result: Any) -> None:
+        slot, now = as_slot(result["context"]["slot"]), trio.current_time()
+        self._slots.note(endpoint.number, slot, now, str(result["value"]["blockhash"]))
+        self.judge(result["context"], nearly=True)
 
 
-def _reason(exc: BaseException) -> str:
-    return str(exc) or type(exc).__name__
+def as_slot(value: Any) -> int:
+    """A slot or block height of an answer.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{value!r} is no slot")
+    return value

@@ -1,13 +1,15 @@
 """Send transactions so that they land once, or are known never to land.
 
 A transaction is simulated first: its compute units set the limit, and a refusal is told before anything is
-paid. It is then signed, sent, and sent again every two seconds until an endpoint shows it confirmed or the
-chain has passed the last block height of its blockhash; only after that is it built anew with a fresh
-blockhash, so it cannot run twice.
+paid. It is then signed, sent to the best endpoint, and sent again every two seconds to all of them, until one
+shows it confirmed or most of those that answer have made as many blocks since as a blockhash lives. What an
+endpoint says of the blockhash's end is not relied upon: one that lies must not make a transaction run twice.
+Only after that, and when no endpoint's history has it, is it simulated again and built anew with a fresh
+blockhash.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +38,8 @@ RESEND_S: Final = 2.0
 FIRST_POLL_S: Final = 0.1
 MAX_POLL_S: Final = 1.0
 FEES_TTL_S: Final = 30.0
+BLOCKHASH_BLOCKS: Final = 150
+"""Blocks after its own for which a blockhash is valid."""
 LAMPORTS_PER_SIGNATURE: Final = 5_000
 
 
@@ -88,6 +92,8 @@ class Sender:
         self.policy = policy or SendPolicy()
         self.landed: list[Landed] = []
         """What this sender brought on chain, oldest first."""
+        self._unheard: RpcError | None = None
+        """Why nothing is known of the transaction that was sent."""
         self._fee = 0
         self._fee_at = float("-inf")
 
@@ -150,6 +156,7 @@ class Sender:
         limit_s = self.policy.deadline_s if deadline_s is None else deadline_s
         deadline = trio.current_time() + limit_s
         signature: str | None = None
+        self._unheard = None
         with trio.move_on_at(deadline):
             dry = await self.simulate(instructions, label=label)
             units = min(MAX_UNITS, max(min_units, UNIT_FLOOR + int(dry.units * UNIT_MARGIN)))
@@ -158,12 +165,13 @@ class Sender:
                 budget.append(set_compute_unit_price(price))
             all_instructions = [*budget, *instructions]
             while True:
-                blockhash, last_height = await queries.latest_blockhash(self.rpc)
+                blockhash, _ = await queries.latest_blockhash(self.rpc)
                 transaction = self._sign(all_instructions, signers, blockhash)
                 signature = str(transaction.signatures[0])
-                status = await self._land(transaction, signature, last_height)
+                status = await self._land(transaction, signature)
                 if status is None:
                     logger.info("transaction expired label=%s signature=%s", label, signature)
+                    await self.simulate(instructions, label=label)  # it may make no sense any more
                     continue
                 self.rpc.observe(status.slot)
                 base_fee = LAMPORTS_PER_SIGNATURE * len(transaction.signatures)
@@ -178,6 +186,11 @@ class Sender:
                         payer=str(self.wallet),
                     )
                 return Receipt(signature, status.slot, dry.units, dry.logs)
+        if self._unheard is not None:
+            raise RpcUnavailable(
+                f"{label}: whether it landed is unknown (signature {signature}): {self._unheard.message}",
+                hint="it may still land: look with psyche-chain status RUN before running the command again",
+            )
         raise TransactionExpired(
             f"{label}: not confirmed within {limit_s:g} s"
             + (f" (last signature {signature})" if signature else ""),
@@ -192,22 +205,39 @@ class Sender:
         unique = {k.pubkey(): k for k in [self.payer, *signers] if k.pubkey() in required}
         return Transaction(list(unique.values()), message, blockhash)
 
-    async def _land(
-        self, transaction: Transaction, signature: str, last_height: int
-    ) -> queries.SignatureStatus | None:
+    async def _land(self, transaction: Transaction, signature: str) -> queries.SignatureStatus | None:
         """Send until confirmed; None once its blockhash has expired without it having landed."""
         raw = bytes(transaction)
+        first_heights: dict[int, int] = {}
+        await self._send_raw(raw)
         while True:
-            await self._send_raw(raw)
             send_again, poll_s = trio.current_time() + RESEND_S, FIRST_POLL_S
             while trio.current_time() < send_again:
                 await trio.sleep(poll_s)
                 poll_s = min(MAX_POLL_S, poll_s * 1.5)
-                if (status := await self._status(signature)) is not None:
+                try:
+                    status = (await queries.signature_statuses(self.rpc, [signature]))[0]
+                except RpcError as exc:  # it may have landed all the same: go on asking
+                    self._unheard = exc
+                    continue
+                self._unheard = None
+                if status is not None and status.confirmed:
                     return status
-            # Asked in this order: a height past the limit, then still no status, is final.
-            if await queries.block_height(self.rpc) > last_height:
-                return await self._status(signature, history=True)
+            # Asked in this order: heights past the limit, then still no status, is final.
+            expired = self._is_expired(await queries.block_heights(self.rpc), first_heights)
+            everywhere = await queries.status_everywhere(self.rpc, signature)
+            known = [status for status in everywhere.values() if status is not None]
+            if confirmed := [status for status in known if status.confirmed]:
+                return confirmed[0]
+            if expired and everywhere and not known:
+                return None
+            await queries.send_raw(self.rpc, raw, to_all=True)
+
+    @staticmethod
+    def _is_expired(heights: Mapping[int, int], first: dict[int, int]) -> bool:
+        """Whether most endpoints saw as many blocks as a blockhash lives since they were `first` asked."""
+        past = sum(h > first.setdefault(endpoint, h) + BLOCKHASH_BLOCKS for endpoint, h in heights.items())
+        return 2 * past > len(heights)
 
     async def _send_raw(self, raw: bytes) -> None:
         try:
@@ -218,11 +248,6 @@ class Sender:
             RpcError
         ) as exc:  # "already processed", "blockhash not found" on a node behind: the status decides
             logger.debug("send refused: %s", exc)
-
-    async def _status(self, signature: str, *, history: bool = False) -> queries.SignatureStatus | None:
-        """Status once it is confirmed; None before."""
-        status = (await queries.signature_statuses(self.rpc, [signature], history=history))[0]
-        return status if status is not None and status.confirmed else None
 
     async def _price(self, instructions: Sequence[Instruction], units: int) -> int:
         """Micro-lamports per compute unit: what the policy says, or others paid lately, up to the caps."""

@@ -14,6 +14,7 @@ __all__ = [
     "NO_FUNDS",
     "OK",
     "PROGRAM",
+    "TERMINATED",
     "USAGE",
     "VERSION",
 ]
@@ -28,3 +29,5 @@ CLUSTER: Final = 8
 """The cluster lacks the three programs, or holds another version of them."""
 VERSION: Final = 10
 """This client is older than the run allows."""
+TERMINATED: Final = 143
+"""SIGTERM, before the command had begun what a signal ends in good order."""

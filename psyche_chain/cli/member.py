@@ -1,6 +1,9 @@
 """Commands of a member: join, leave, and the rent of a membership."""
 
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +19,7 @@ from psyche_chain.chain.accounts import Run
 from psyche_chain.chain.layout import MAX_TIER
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.state import Phase, RunState, SlotStatus
-from psyche_chain.cli.narrator import Narrator, json_listener
+from psyche_chain.cli.narrator import write
 from psyche_chain.cli.options import (
     KeypairOpt,
     RpcOpt,
@@ -173,66 +176,92 @@ def join(
 
     The same command continues after a crash: weights, blobs and the log are in the state directory.
     """
-    check_listen(listen)
-    check_announce(announce or [])
-    evals = None
-    if eval_every or eval_tasks or eval_prompt:
-        evals = EvalOptions(
-            every=eval_every or 100,
-            tasks=tuple(names_of(eval_tasks)),
-            folder=eval_dir,
-            limit=eval_limit,
-            prompt=eval_prompt,
+    with _words_on_signal(run) as stage:
+        check_listen(listen)
+        check_announce(announce or [])
+        evals = None
+        if eval_every or eval_tasks or eval_prompt:
+            evals = EvalOptions(
+                every=eval_every or 100,
+                tasks=tuple(names_of(eval_tasks)),
+                folder=eval_dir,
+                limit=eval_limit,
+                prompt=eval_prompt,
+            )
+        urls = endpoints(rpc)
+        signer = wallet(keypair)
+
+        async def find() -> tuple[Run, RunState]:
+            async with RpcPool(urls) as pool, on_our_programs(pool):
+                found = await accounts.resolve_run(pool, run)
+                return found, await accounts.fetch_state(pool, found)
+
+        found, state = trio.run(find)
+        check_client_version(found)
+        slot = state.slot_of(signer.pubkey())
+        if slot is not None and slot.status is not SlotStatus.DEPARTED:
+            stage.append(
+                f"stopped while starting; the wallet still is a member (slot {slot.index}): "
+                f"leave with psyche-chain leave {found.run_id}, or run this command again"
+            )
+        if state.phase is Phase.FINISHED and (slot is None or slot.status is SlotStatus.DEPARTED):
+            # Nobody trains any more, and those who could hand over the weights may be gone.
+            output.note(
+                f"run {found.run_id} is finished at step {state.step}: there is nothing left to take part in"
+            )
+            return
+
+        from psyche_chain.client import JoinOptions, run_client  # imports torch: only where it is needed
+
+        status = run_client(
+            JoinOptions(
+                run=str(found.key),
+                rpc=urls,
+                keypair=wallet_path(keypair),
+                tier=tier,
+                weight=weight,
+                device=device,
+                ranks=ranks,
+                precision=precision.value,
+                micro_batch_tokens=micro_batch_tokens,
+                compile=compile_,
+                checkpoint_activations=checkpoint_activations,
+                state_dir=state_dir or default_state_dir(found, str(signer.pubkey())),
+                listen=listen,
+                announce=tuple(announce or ()),
+                data=data,
+                hot_key=hot_key,
+                threads=threads,
+                json_logs=json_logs,
+                linger_s=linger,
+                upload=upload,
+                checkpoint_from=checkpoint_from,
+                archive=archive,
+                evals=evals,
+            )
         )
-    urls = endpoints(rpc)
-    signer = wallet(keypair)
+        raise typer.Exit(status)
 
-    async def find() -> tuple[Run, RunState]:
-        async with RpcPool(urls) as pool, on_our_programs(pool):
-            found = await accounts.resolve_run(pool, run)
-            return found, await accounts.fetch_state(pool, found)
 
-    found, state = trio.run(find)
-    check_client_version(found)
-    slot = state.slot_of(signer.pubkey())
-    if state.phase is Phase.FINISHED and (slot is None or slot.status is SlotStatus.DEPARTED):
-        # Nobody trains any more, and those who could hand over the weights may be gone.
-        output.note(
-            f"run {found.run_id} is finished at step {state.step}: there is nothing left to take part in"
-        )
-        return
+@contextmanager
+def _words_on_signal(run: str) -> Iterator[list[str]]:
+    """End at once on Ctrl-C or SIGTERM, with words, until the member itself heeds them.
 
-    from psyche_chain.client import JoinOptions, run_client  # imports torch: only where it is needed
+    Nothing has been sent before, and what is on disk may be cut off at any moment. The last entry of the list
+    is what is said.
+    """
+    words = [f"stopped before it joined {run}: nothing was sent"]
 
-    status = run_client(
-        JoinOptions(
-            run=str(found.key),
-            rpc=urls,
-            keypair=wallet_path(keypair),
-            tier=tier,
-            weight=weight,
-            device=device,
-            ranks=ranks,
-            precision=precision.value,
-            micro_batch_tokens=micro_batch_tokens,
-            compile=compile_,
-            checkpoint_activations=checkpoint_activations,
-            state_dir=state_dir or default_state_dir(found, str(signer.pubkey())),
-            listen=listen,
-            announce=tuple(announce or ()),
-            data=data,
-            hot_key=hot_key,
-            threads=threads,
-            json_logs=json_logs,
-            linger_s=linger,
-            upload=upload,
-            checkpoint_from=checkpoint_from,
-            archive=archive,
-            evals=evals,
-            on_event=json_listener(found.run_id) if json_logs else Narrator(linger_s=linger),
-        )
-    )
-    raise typer.Exit(status)
+    def end(number: int, frame: object) -> None:
+        write(words[-1])
+        os._exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield words
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def default_state_dir(run: Run, wallet_key: str) -> Path:

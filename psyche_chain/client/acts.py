@@ -52,6 +52,10 @@ class Memory:
     """History -> the blobs of it."""
     contact: str = ""
     contact_on_chain: str | None = None
+    contact_before: str | None = None
+    """What the chain showed before the own addresses were there."""
+    contact_strange: str = ""
+    """Addresses on chain that are not this process's, as seen by the last look."""
     tidied: bytes = GENESIS
     uploaded: bytes = GENESIS
 
@@ -105,6 +109,8 @@ class Acts:
         self._data = RunData(weights, network, events)
         self.training: tuple[int, int] | None = None
         """Round and slot of the training in progress."""
+        self.taken_over = ""
+        """Addresses of another process that became a member with this wallet."""
         self.evaluating = False
         """An evaluation is in progress."""
         self._evaluation_ends = False
@@ -162,7 +168,7 @@ class Acts:
         members = await self._chain.members()
         for member in members:
             if member.wallet == self._wallet:
-                self._memory.contact_on_chain = member.contact
+                self._see_own_contact(member.contact)
         await self._network.set_members(
             [
                 Peer(m.p2p_key, tuple(a for a in m.contact.split(",") if a not in ("", NO_ADDRESS)), m.slot)
@@ -170,6 +176,22 @@ class Acts:
                 if m.p2p_key in keys and m.p2p_key != self._network.peer_key
             ]
         )
+
+    def _see_own_contact(self, contact: str) -> None:
+        """Learn what the chain says of the own addresses; whether somebody else wrote others there.
+
+        Two processes with one wallet would write theirs in turns for ever, and commit against each other.
+        """
+        memory = self._memory
+        memory.contact_on_chain = contact
+        if memory.contact_before is None:
+            memory.contact_before = contact
+        if contact in (memory.contact, memory.contact_before):
+            memory.contact_strange = ""
+        elif memory.contact_strange == contact:
+            self.taken_over = contact  # seen twice: it stays
+        else:
+            memory.contact_strange = contact
 
     async def do(self, duty: Duty, view: ChainView) -> int:
         """Do one duty; return the slot of the chain at which its transaction landed, 0 without one.
@@ -207,7 +229,7 @@ class Acts:
         match duty:
             case kinds.Join():
                 landed = await chain.join(self._memory.contact)
-                self._memory.contact_on_chain = self._memory.contact
+                self._memory.contact_on_chain = self._memory.contact_before = self._memory.contact
                 events.emit("joined")
             case kinds.Leave(slot):
                 landed = await chain.leave(slot)

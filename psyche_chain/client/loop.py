@@ -11,7 +11,7 @@ import logging
 import os
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import trio
@@ -22,7 +22,7 @@ from psyche_chain.client.acts import Acts
 from psyche_chain.client.clock import ChainClock
 from psyche_chain.client.due import needed_by_others, state_of, training_is_over
 from psyche_chain.client.duties import decide
-from psyche_chain.client.duty import Duty, Evaluate, Finish, Tick, Weights
+from psyche_chain.client.duty import Duty, Evaluate, Finish, Join, Tick, Weights
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Chain, NotYet, Refused
 from psyche_chain.client.view import PRESENT, ChainView, MyState, Phase
@@ -56,6 +56,8 @@ HARMLESS = frozenset(
 LEAVE_DEADLINE_S = 10.0
 REFRESH_MEMBERS_S = 4.0
 MAX_RETRY_S = 15.0
+OLDER_S = 10.0
+"""How long states older than the newest one are ignored; one that was never true must not stop a member."""
 FINISH_DEADLINE_S = 180.0
 """A member that cannot get the end of a finished run for this long gives up."""
 
@@ -76,8 +78,9 @@ class Busy:
 
     def holds(self, chain_slot: int, asked_at: float) -> bool:
         """Whether the duty must not be decided from a snapshot of `chain_slot` that was asked for then."""
-        is_old = chain_slot < self.landed_at or asked_at < self.seen_at
-        return self.running or is_old or trio.current_time() < self.retry_at
+        now = trio.current_time()
+        is_old = (chain_slot < self.landed_at and now < self.seen_at + OLDER_S) or asked_at < self.seen_at
+        return self.running or is_old or now < self.retry_at
 
 
 class Client:
@@ -93,7 +96,13 @@ class Client:
         poll_s: float,
         linger_s: float,
         rng: random.Random | None = None,
+        listen: Callable[[Callable[[], None]], Awaitable[None]] | None = None,
     ) -> None:
+        """Args:
+        poll_s: seconds between two looks at the chain while something goes on.
+        linger_s: how long a finished member stays for others.
+        listen: calls what it is given when it may pay to look at the chain at once; never needed.
+        """
         self._wallet = wallet
         self._chain = chain
         self._acts = acts
@@ -101,15 +110,19 @@ class Client:
         self._poll_s = poll_s
         self._linger_s = linger_s
         self._rng = rng or random.Random()
+        self._listen = listen
         self._clock = ChainClock()
         self._view: ChainView | None = None
         self._asked_at = float("-inf")
+        self._new_at = float("-inf")
+        """When the last state came that was not ignored."""
         self._busy: dict[str, Busy] = {}
         self._poke = trio.Event()
         self._table_changed = trio.Event()
         self._stopping = False
         self._finished_at: float | None = None
         self._said_bye = False
+        self._must_end = False
         self._behind_since: float | None = None
         self._nursery: trio.Nursery | None = None
         self._last_phase: tuple[Phase, int, int] | None = None
@@ -121,6 +134,8 @@ class Client:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._handle_signals, signals)
                 self._nursery.start_soon(self._keep_members)
+                if self._listen is not None:
+                    self._nursery.start_soon(self._listen, self.poke)
                 await self._watch()
                 self._nursery.cancel_scope.cancel()
         self._events.emit("exit", code=self._exit_code)
@@ -173,6 +188,8 @@ class Client:
                     await self._poke.wait()
                 continue
             failures = 0
+            if self._must_end:
+                return
             if not self._is_older(snapshot.view):
                 self._asked_at = asked_at
                 self._clock.observe(snapshot.clock)
@@ -181,17 +198,29 @@ class Client:
             if self._stopping:
                 leave_by = min(leave_by, trio.current_time() + LEAVE_DEADLINE_S)
                 own = snapshot.view.slot_of(self._wallet)
-                if own is None or own.status not in PRESENT or trio.current_time() > leave_by:
+                is_out = (own is None or own.status not in PRESENT) and not self._is_joining()
+                if is_out or trio.current_time() > leave_by:
                     return
             if await self._may_go(snapshot.view) or self._is_too_late(snapshot.view):
                 return
             with trio.move_on_after(self._pause_s(snapshot.view)):
                 await self._poke.wait()
 
+    def _is_joining(self) -> bool:
+        """Whether a transaction that joins is under way, or not visible yet."""
+        return Join().key in self.my_state().busy and self._busy[Join().key].failures == 0
+
     def _is_older(self, view: ChainView) -> bool:
-        """Whether a node that lags behind shows less than what was seen before."""
-        seen = self._view
-        return seen is not None and (view.chain_slot < seen.chain_slot or view.nonce < seen.nonce)
+        """Whether a node that lags behind shows less than what was seen before.
+
+        The nonce grows with every change of the run. Slots are not compared: one that an endpoint made up
+        would hide all that comes after it.
+        """
+        now = trio.current_time()
+        if self._view is not None and view.nonce < self._view.nonce and now < self._new_at + OLDER_S:
+            return True
+        self._new_at = now
+        return False
 
     def _pause_s(self, view: ChainView) -> float:
         is_quick = view.phase in (Phase.WARMUP, Phase.ROUND_TRAIN, Phase.ROUND_WITNESS, Phase.COOLDOWN)
@@ -284,6 +313,16 @@ class Client:
                 await self._acts.refresh_members(self._view)
             except PsycheError as error:
                 self._events.emit("error", message=f"the members cannot be read: {error}")
+            if self._acts.taken_over:
+                self._events.emit(
+                    "error",
+                    message="another process is a member with this wallet now, at "
+                    f"{self._acts.taken_over}; this one ends and leaves the place to it",
+                )
+                self._exit_code = ERROR
+                self._must_end = True
+                self.poke()
+                return
             self._step()
             with trio.move_on_after(REFRESH_MEMBERS_S):
                 await self._table_changed.wait()

@@ -1,38 +1,16 @@
-"""What a member shows on standard error while it works: one line per thing that matters, or JSON."""
+"""What a member shows on standard error with `--json-logs`: every event and log record as an object a line."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
-from collections.abc import Callable
 from typing import Any
 
+from psyche_chain.cli.narrator import write
 from psyche_chain.client.events import plain
 
 Event = dict[str, Any]
-
-_LINES: dict[str, Callable[[Event], str]] = {
-    "joined": lambda e: "joined the run",
-    "restore": lambda e: f"took the agreed checkpoint of step {e['step']}",
-    "train": lambda e: (
-        f"round {e['round']}  step {e['step']}  loss {e['loss']:.4f}  {e['tokens']} tokens  "
-        f"{e['seconds']:.2f} s  {e['bytes']:,} bytes"
-    ),
-    "val": lambda e: f"validation loss {e['loss']:.4f} at step {e['step']}",
-    "checkpoint": lambda e: f"checkpoint of step {e['step']} in {e['path']}",
-    "upload": lambda e: f"uploaded the checkpoint of step {e['step']}: {e['uri']}",
-    "attest": lambda e: f"attested the weights of step {e['step']}",
-    "error": lambda e: f"! {e['message']}",
-}
-
-
-def show(event: Event) -> None:
-    """Print an event that a person wants to see."""
-    if (line := _LINES.get(event["event"])) is not None:
-        print(line(event), file=sys.stderr, flush=True)
-    elif event["event"] == "phase" and event["phase"] not in ("RoundTrain", "RoundWitness"):
-        print(f"{event['phase']}  epoch {event['epoch']}  step {event['step']}", file=sys.stderr, flush=True)
 
 
 class JsonLogs:
@@ -53,7 +31,7 @@ class JsonLogs:
         for name in ("slot", "epoch", "round"):
             if event.get(name) is not None:
                 self.context[name] = event[name]
-        print(json.dumps({**self.context, **event}, default=plain), file=sys.stderr, flush=True)
+        write(json.dumps({**self.context, **event}, default=plain))
 
 
 class _JsonFormatter(logging.Formatter):

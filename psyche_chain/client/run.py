@@ -13,12 +13,16 @@ from solders.keypair import Keypair
 
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.sender import Sender
+from psyche_chain.chain.state import SlotStatus
+from psyche_chain.chain.wake import watch_account
+from psyche_chain.cli.narrator import Narrator
 from psyche_chain.client.chain_port import ChainPort
 from psyche_chain.client.events import EventLog, Listener
 from psyche_chain.client.options import JoinOptions
-from psyche_chain.client.report import JsonLogs, show
+from psyche_chain.client.report import JsonLogs
 from psyche_chain.client.startup import Admission, admit, peer_key, peer_seed
 from psyche_chain.client.statedir import StateDir
+from psyche_chain.client.twin import refuse_twin
 from psyche_chain.errors import PsycheError
 from psyche_chain.wallet import load_wallet
 
@@ -57,6 +61,9 @@ async def _run(options: JoinOptions) -> int:
         run_state = admission.run.run_state
         folder.acquire(bytes(wallet.pubkey()), bytes(run_state))
         try:
+            own = admission.state.slot_of(wallet.pubkey())
+            if own is not None and own.status is not SlotStatus.DEPARTED:
+                await refuse_twin(rpc, admission.run, wallet.pubkey())
             with EventLog(folder.events, _listeners(options, str(admission.run.key))) as events:
                 slot = admission.state.slot_of(wallet.pubkey())
                 events.emit(
@@ -163,6 +170,7 @@ async def _be_member(
                 events,
                 poll_s=options.poll_s or poll_interval_s(options.rpc[0]),
                 linger_s=options.linger_s,
+                listen=partial(watch_account, options.rpc, run.run_state),
             )
             status = await client.run()
             if uploader is not None:
@@ -174,7 +182,7 @@ async def _be_member(
 
 def _listeners(options: JoinOptions, run: str) -> list[Listener]:
     """Who hears of events besides the file: standard error, and the caller."""
-    found: list[Listener] = [show]
+    found: list[Listener] = [Narrator(linger_s=options.linger_s)]
     if options.json_logs:
         logs = JsonLogs(run)
         logs.install()

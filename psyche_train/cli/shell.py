@@ -14,6 +14,14 @@ import typer
 from psyche_train.cli import exit_codes, output
 from psyche_train.errors import PsycheError
 
+
+class _PlainLogs(logging.Formatter):
+    """Peers and endpoints choose some of what is logged: it stays in its line and steers no terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return output.one_line(super().formatMessage(record))
+
+
 Translate = Callable[[BaseException], PsycheError | None]
 """Turns an error of a library into one for the user; None where it is a bug. Asked only when something failed."""
 
@@ -46,11 +54,9 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, translate: Tran
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_PlainLogs("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     for noisy in ("httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:

@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from psyche_train.cli.output import one_line
 from psyche_train.matformer.helper import Helper, Shares
 from psyche_train.matformer.loading import Strategy
 from psyche_train.matformer.memory import Memory, expected, fitting_tier, free_bytes, mib
@@ -129,7 +130,7 @@ def startup_box(info: StartupInfo) -> Panel:
     """Return the box as a rich renderable."""
     table = Table.grid(padding=(0, 2))
     for label, value in rows(info):
-        table.add_row(Text(label, style="bold"), Text(value))
+        table.add_row(Text(label, style="bold"), Text(one_line(value)))  # the run's creator chose some of it
     style = "yellow" if info.warnings or info.asked_tier != info.effective_tier else "green"
     return Panel(table, title="MatFormer", border_style=style, expand=False)
 

@@ -2,15 +2,16 @@
 
 import json
 import logging
+import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psyche_chain.cli.narrator import JsonLines, Narrator, json_listener
+from psyche_chain.cli.narrator import Narrator
+from psyche_chain.client.report import JsonLogs
 
 
 def phase(name: str, epoch: int = 1, step: int = 0) -> dict[str, Any]:
@@ -91,19 +92,50 @@ def test_a_reader_that_is_gone_does_not_stop_the_member(monkeypatch: pytest.Monk
     Narrator(linger_s=1)(phase("Paused"))
 
 
-@pytest.fixture
-def root_handler() -> Iterator[logging.Handler]:
-    handler = logging.StreamHandler()
-    logging.getLogger().addHandler(handler)
-    yield handler
-    logging.getLogger().removeHandler(handler)
+HOSTILE = "\x1b[2J\x1b]0;mine\x07[red]x[/red]\r\nwarning: all is well\u202e\u2066\x9b31m\x00"
 
 
-def test_json_logs_are_one_object_a_line(
-    capsys: pytest.CaptureFixture[str], root_handler: logging.Handler
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "error", "message": HOSTILE},
+        {"event": "upload", "step": 1, "uri": HOSTILE},
+        {"event": "checkpoint", "step": 1, "path": HOSTILE},
+        {"event": "phase", "phase": HOSTILE, "epoch": 1, "step": 1},
+        {"event": "eval", "task": "prompt", "first_step": 1, "step": 1, "tier": 0, "text": HOSTILE},
+    ],
+)
+def test_what_peers_say_stays_in_its_line(capsys: pytest.CaptureFixture[str], event: dict[str, Any]) -> None:
+    lines = told(capsys, Narrator(linger_s=1), event)
+    assert len(lines) <= 1
+    assert all(c.isprintable() for line in lines for c in line)
+    if lines:
+        assert "[red]x[/red]" in lines[0], "it is shown as it is, not as markup"
+
+
+def test_json_logs_name_run_slot_epoch_and_round(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    json_listener("demo")({"t": 1.0, "event": "fold", "history": b"\x01"})
-    assert json.loads(capsys.readouterr().err) == {"t": 1.0, "event": "fold", "history": "01", "run": "demo"}
-    assert isinstance(root_handler.formatter, JsonLines)
-    record = logging.LogRecord("psyche", logging.WARNING, "f", 1, "a\n%s", ("b",), None)
-    assert json.loads(root_handler.format(record))["message"] == "a\nb"
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    logs = JsonLogs("demo")
+    logs.install()
+    logs.show({"t": 1.0, "event": "commit", "round": 3, "history": b"\x01"})
+    logging.getLogger("psyche").warning("a\n%s", HOSTILE)
+    event, record = map(json.loads, capsys.readouterr().err.splitlines())
+    assert event == {
+        **{"t": 1.0, "event": "commit", "round": 3, "history": "01"},
+        **{"run": "demo", "slot": None, "epoch": None},
+    }
+    assert (record["message"], record["run"], record["round"]) == ("a\n" + HOSTILE, "demo", 3)
+
+
+def test_logs_stay_in_their_line() -> None:
+    program = "import logging, sys, typer; from psyche_train.cli.shell import run_app; app = typer.Typer()\n"
+    program += (
+        f"app.command()(lambda: logging.getLogger('x').warning({HOSTILE!r})); sys.exit(run_app(app, []))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert len(done.stderr.splitlines()) == 1
+    assert all(c.isprintable() for c in done.stderr.rstrip("\n"))

@@ -46,6 +46,8 @@ def test_a_runs_name_cannot_steer_the_terminal(cli: Cli, wallet: Path, tmp_path:
         assert "\x1b" not in out + cli.err
         assert "\u202e" not in out
         assert "\nphase  Finished" not in out
+    rows = cli.ok("list-runs")
+    assert "\x1b" not in rows + cli.err
     path.write_text(NO_REWARDS)
     change = cli.ok("update-run", key, path, keypair=wallet)
     assert "name: \\u001b[31mred\\nphase  Finished \\u202e -> Smoke" in change

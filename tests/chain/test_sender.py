@@ -155,7 +155,7 @@ async def test_history_of_a_node_behind_is_not_believed(autojump_clock: trio.tes
     async with pool((A, Node(ahead)), (B, Node(behind)), deadline_s=60) as rpc:
         await Sender(rpc, PAYER).send([TICK], label="tick")
     assert asked == 2
-    assert chain.blockhashes == 1
+    assert len({bytes(t) for t in chain.sent}) == 1
 
 
 async def test_deadline_is_told_with_the_signature(autojump_clock: trio.testing.MockClock) -> None:
@@ -279,3 +279,76 @@ def test_transaction_errors_are_explained(err: Any, logs: list[str], kind: type,
 
 def test_units_stay_within_the_runtime() -> None:
     assert MAX_UNITS == 1_400_000
+
+
+async def test_liar_about_block_heights_does_not_make_a_transaction_run_twice(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The preferred endpoint says that the blockhash is over; the leader takes the transaction a minute later."""
+    chain = Chain(lands=lambda n: n == 8)
+
+    def lies(method: str, params: list[Any]) -> Any:
+        if method == "getEpochInfo":
+            return {"result": {"absoluteSlot": chain.height, "blockHeight": 10**9 + int(trio.current_time())}}
+        if method == "getSignatureStatuses":
+            return at(chain.height, [None])
+        if method == "getLatestBlockhash":
+            answer = chain(method, params)
+            answer["result"]["value"]["lastValidBlockHeight"] = 1
+            return answer
+        if method == "sendTransaction":
+            return OSError("dropped")
+        return chain(method, params)
+
+    def slow(method: str, params: list[Any]) -> Any:
+        if method == "getEpochInfo":
+            chain.height -= 30  # ten blocks between two looks
+        return chain(method, params)
+
+    async with pool((A, Node(lies)), (B, Node(slow)), deadline_s=60) as rpc:
+        await Sender(rpc, PAYER).send([TICK], label="tick")
+    assert len({bytes(t) for t in chain.sent}) == 1
+
+
+async def test_expired_transaction_whose_effect_is_there_is_not_sent_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It landed, and no endpoint remembers it; the simulation of the second one tells."""
+    code = next(c for c, (name, _) in program("coordinator").errors.items() if name == "NothingDue")
+    chain = Chain(lands=lambda n: False)
+
+    def forgetful(method: str, params: list[Any]) -> Any:
+        if method == "sendTransaction":
+            chain.simulation = {"err": {"InstructionError": [1, {"Custom": code}]}, "logs": []}
+        return chain(method, params)
+
+    async with pool((A, Node(forgetful)), deadline_s=60) as rpc:
+        with pytest.raises(ProgramError, match="NothingDue"):
+            await Sender(rpc, PAYER).send([TICK], label="tick")
+    assert len({bytes(t) for t in chain.sent}) == 1
+
+
+async def test_every_endpoint_is_given_what_one_forgets(autojump_clock: trio.testing.MockClock) -> None:
+    chain = Chain(lands=lambda n: True)
+
+    def forgets(method: str, params: list[Any]) -> Any:
+        return {"result": "signature"} if method == "sendTransaction" else chain(method, params)
+
+    async with pool((A, Node(forgets)), (B, Node(chain)), deadline_s=60) as rpc:
+        began = trio.current_time()
+        await Sender(rpc, PAYER).send([TICK], label="tick")
+        assert trio.current_time() - began < 4
+    assert len(chain.sent) == 1
+
+
+async def test_outage_while_landing_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    chain = Chain()
+
+    def cut(method: str, params: list[Any]) -> Any:
+        lost = method == "getSignatureStatuses" and trio.current_time() < back
+        return OSError("down") if lost else chain(method, params)
+
+    async with pool((A, Node(cut)), deadline_s=5) as rpc:
+        back = trio.current_time() + 30
+        await Sender(rpc, PAYER).send([TICK], label="tick")
+    assert len({bytes(t) for t in chain.sent}) == 1

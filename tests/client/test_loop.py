@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from psyche_chain.client.catchup import CatchUp
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.loop import Client
 from psyche_chain.client.weights import Weights
+from psyche_chain.errors import FundsError
 from tests.client.views import wallet
 from tests.client.world import (
     FAST,
@@ -240,3 +242,90 @@ async def test_stale_snapshots_cause_no_second_transaction(tmp_path: Path) -> No
     assert len(world.weights()) == 1
     sent = Counter(world.run.sent)
     assert all(sent["commit", slot] == FAST.total_steps for slot in range(3))
+
+
+async def test_member_without_sol_says_so_serves_on_and_goes_on_when_it_is_funded(tmp_path: Path) -> None:
+    empty = True
+
+    async def broke(self: FakePort, name: str, slot: int) -> None:
+        if self.wallet == wallet(1) and empty:
+            raise FundsError(f"{name}: wallet has no SOL for the fee", "send SOL to it")
+        await land(self, name, slot)
+
+    async with trio.open_nursery() as nursery:
+        world = World(tmp_path, nursery)
+        world.start()
+        run, land = world.run, FakePort._land
+        await world.until(lambda: run.view.step >= 3 and run.view.phase is Phase.ROUND_TRAIN)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FakePort, "_land", broke)
+            await world.until(lambda: any("has no SOL" in e for e in world.errors_of(1)))
+            at = run.view.step
+            await world.until(lambda: run.view.step > at + 1)
+            assert world.members[1].exit is None
+            assert world.members[1].peers[world.members[1].key].up, "it serves its blobs"
+            empty = False
+            await world.until(lambda: all(m.exit == 0 for m in world.members))
+    assert len(world.weights()) == 1
+    last_round = run.view.rounds[-1].number
+    commits = [e["round"] for e in world.members[1].events if e["event"] == "commit"]
+    assert max(commits) > last_round - 4, "it takes part again"
+
+
+@pytest.mark.parametrize("wrong_by_s", [-600, 600])
+async def test_wrong_clock_of_this_machine_changes_nothing(
+    tmp_path: Path, wrong_by_s: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the chain's clock decides: members' own clocks are minutes away from it."""
+    monkeypatch.setattr(FakeRun, "now", property(lambda self: int(time.time()) + wrong_by_s))
+    async with trio.open_nursery() as nursery:
+        world = World(tmp_path, nursery)
+        world.start()
+        await world.until(lambda: all(m.exit == 0 for m in world.members))
+    assert len(world.weights()) == 1
+    assert world.errors() == []
+    assert Counter(world.run.sent)["commit", 1] == FAST.total_steps
+
+
+async def test_stopped_while_joining_it_leaves_what_it_joined(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        world = World(tmp_path, nursery)
+        leaver = world.members[0]
+        began, land = trio.Event(), FakePort._land
+
+        async def slow(self: FakePort, name: str, slot: int) -> None:
+            if name == "join":
+                began.set()
+                await trio.sleep(0.5)
+            await land(self, name, slot)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FakePort, "_land", slow)
+            world.start(0)
+            with trio.fail_after(20):
+                await began.wait()
+            assert leaver.client is not None
+            leaver.client.stop()
+            await world.until(lambda: leaver.exit == 0)
+    assert [name for name, _ in world.run.sent] == ["join", "leave"]
+
+
+async def test_member_whose_place_another_process_took_says_so_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psyche_chain.client.loop.REFRESH_MEMBERS_S", 0.1)
+    async with trio.open_nursery() as nursery:
+        world = World(tmp_path, nursery)
+        world.start(0)
+        member = world.members[0]
+        await world.until(lambda: bool(world.run.contacts))
+
+        async def kept(self: FakePort, contact: str) -> int:
+            return self.run.slot
+
+        monkeypatch.setattr(FakePort, "update_contact", kept)
+        world.run.contacts[0] = "/ip4/192.0.2.1/tcp/4001"
+        await world.until(lambda: member.exit is not None)
+    assert member.exit == 1
+    assert "at /ip4/192.0.2.1/tcp/4001; this one ends" in world.errors_of(0)[-1]
+    assert world.run.slots[0].status is SlotStatus.WAITING, "it does not make the other one leave"
