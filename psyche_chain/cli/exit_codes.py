@@ -14,6 +14,7 @@ __all__ = [
     "NO_FUNDS",
     "OK",
     "PROGRAM",
+    "TRAINER",
     "USAGE",
     "VERSION",
 ]
@@ -28,3 +29,5 @@ CLUSTER: Final = 8
 """The cluster lacks the three programs, or holds another version of them."""
 VERSION: Final = 10
 """This client is older than the run allows."""
+TRAINER: Final = 11
+"""A process that trains for this member has ended; the member left the run and can be started again."""
