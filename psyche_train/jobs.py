@@ -3,6 +3,7 @@
 TrainerError (RuntimeError): a call that does not fit the trainer's state; the message says which.
     FoldError: a record that does not follow the position, or blobs that are missing.
     NotFinite: loss or gradient is NaN or infinite; nothing was changed.
+    TrainerLost: every further call fails, too; the member must be started again.
 TrainCancelled (Exception): the caller asked to stop; nothing was changed.
 """
 
@@ -21,6 +22,10 @@ class FoldError(TrainerError):
 
 class NotFinite(TrainerError):
     """Loss or gradient is NaN or infinite; nothing was changed."""
+
+
+class TrainerLost(TrainerError):
+    """The trainer is gone: every further call fails, too. The member must be started again."""
 
 
 class TrainCancelled(Exception):

@@ -15,6 +15,7 @@ __all__ = [
     "OK",
     "PROGRAM",
     "TERMINATED",
+    "TRAINER",
     "USAGE",
     "VERSION",
 ]
@@ -31,3 +32,5 @@ VERSION: Final = 10
 """This client is older than the run allows."""
 TERMINATED: Final = 143
 """SIGTERM, before the command had begun what a signal ends in good order."""
+TRAINER: Final = 11
+"""A process that trains for this member has ended; the member left the run and can be started again."""

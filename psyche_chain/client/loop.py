@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import trio
 from solders.pubkey import Pubkey
 
-from psyche_chain.cli.exit_codes import ERROR
+from psyche_chain.cli.exit_codes import ERROR, TRAINER
 from psyche_chain.client.acts import Acts
 from psyche_chain.client.clock import ChainClock
 from psyche_chain.client.due import needed_by_others, state_of, training_is_over
@@ -28,6 +28,7 @@ from psyche_chain.client.ports import Chain, NotYet, Refused
 from psyche_chain.client.view import PRESENT, ChainView, MyState, Phase
 from psyche_chain.errors import PsycheError
 from psyche_train.blobs import BlobStoreError
+from psyche_train.jobs import TrainerLost
 from psyche_train.network import NetworkError
 
 logger = logging.getLogger(__name__)
@@ -285,6 +286,8 @@ class Client:
             self._failed(duty, why, error, first_retry_s=0.5, quiet=why.failures == 0)
         except PsycheError as error:
             self._failed(duty, why, error, first_retry_s=0.5, quiet=False)
+        except TrainerLost as error:
+            self._give_up(duty, error)
         finally:
             why.running = False
         self._step()
@@ -297,6 +300,14 @@ class Client:
         logger.debug("%s: %s", duty.key, error)
         if not quiet:
             self._events.emit("error", message=f"{duty.key}: {error}")
+
+    def _give_up(self, duty: Duty, error: Exception) -> None:
+        """Leave the run, for there is no trainer any more."""
+        if self._exit_code == 0:
+            self._exit_code = TRAINER
+            self._events.emit("error", message=f"{duty.key}: {error}")
+            self._events.emit("leaving")
+        self.stop()
 
     async def _is_my_turn(self, view: ChainView) -> bool:
         """Wait a random time, so that of all members about one sends; False if somebody else did."""

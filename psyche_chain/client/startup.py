@@ -58,6 +58,7 @@ async def admit(rpc: RpcPool, options: JoinOptions, wallet: Pubkey, payer: Pubke
             f"tier {options.tier} is not in this run: it has tiers 0 to {state.config.max_tier}",
             "choose another with --tier",
         )
+    _check_ranks(options, spec)
     _check_upload(options)
     _check_checkpoint_from(options)
     slot = state.slot_of(wallet)
@@ -71,6 +72,17 @@ async def admit(rpc: RpcPool, options: JoinOptions, wallet: Pubkey, payer: Pubke
         await _check_authorization(rpc, run, options, wallet)
     await _check_balance(rpc, payer, run, wallet)
     return Admission(run, state, spec, options.tier)
+
+
+def _check_ranks(options: JoinOptions, spec: TrainSpec) -> None:
+    """Refuse several ranks in helper mode, which has no way to divide a helper's sample."""
+    ranks = options.ranks or options.device.count(",") + 1
+    if spec.matformer.helper_fraction > 0 and ranks > 1:
+        raise ConfigError(
+            f"run {options.run} is in helper mode (matformer.helper_fraction), which trains on one rank, "
+            f"and {ranks} were asked for",
+            "choose one --device and leave --ranks out",
+        )
 
 
 def _check_upload(options: JoinOptions) -> None:

@@ -12,6 +12,7 @@ import trio
 
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Evals, Model, NotYet
+from psyche_train.jobs import TrainerLost
 from psyche_train.records import RecordError, RecordLog, RoundRecord
 
 T = TypeVar("T")
@@ -206,5 +207,7 @@ class Weights:
     async def _run(self, call: Callable[[], T]) -> T:
         try:
             return await trio.to_thread.run_sync(call, limiter=self._thread)
+        except TrainerLost:
+            raise  # trying again is of no use
         except (RuntimeError, ValueError, OSError) as error:
             raise NotYet(f"the trainer: {error}") from error

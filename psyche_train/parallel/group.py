@@ -1,6 +1,6 @@
 """The ranks' collective operations: Gloo on the CPU, NCCL on CUDA.
 
-RankError (TrainerError): a rank died, hung or could not be started; the member must be started again.
+RankError (TrainerLost): a rank died, hung or could not be started; the member must be started again.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from psyche_train.jobs import TrainerError
+from psyche_train.jobs import TrainerLost
 
 
-class RankError(TrainerError):
+class RankError(TrainerLost):
     """A rank died, hung or could not be started."""
 
 

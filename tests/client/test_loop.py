@@ -14,12 +14,14 @@ import trio
 
 from psyche_chain.chain.errors import RpcUnavailable
 from psyche_chain.chain.state import Phase, SlotStatus
+from psyche_chain.cli.exit_codes import TRAINER
 from psyche_chain.client.acts import Acts
 from psyche_chain.client.catchup import CatchUp
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.loop import Client
 from psyche_chain.client.weights import Weights
 from psyche_chain.errors import FundsError
+from psyche_train.jobs import TrainerLost
 from tests.client.views import wallet
 from tests.client.world import (
     FAST,
@@ -134,6 +136,28 @@ async def test_three_members_finish_a_run_with_equal_weights(tmp_path: Path) -> 
     assert kinds["train"] == kinds["commit"] == FAST.total_steps
     assert kinds["fold"] == FAST.total_steps + 2, "drain rounds are folded too"
     assert kinds["val"] == 3
+
+
+@pytest.mark.parametrize("call", ["train", "fold"])
+async def test_member_whose_trainer_is_lost_leaves_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def lost(*_: Any) -> None:
+        raise TrainerLost("rank 1 has ended: start the member again")
+
+    async with trio.open_nursery() as nursery:
+        world = World(tmp_path, nursery)
+        world.start()
+        await world.until(lambda: world.run.view.step >= 2)
+        monkeypatch.setattr(world.members[1].model, call, lost)
+        await world.until(lambda: world.members[1].exit == TRAINER, limit_s=20)
+        (error,) = world.errors_of(1)
+        assert "rank 1 has ended: start the member again" in error
+        assert [what for what, _ in world.run.sent].count("leave") == 1
+        world.members[1].exit = None
+        world.start(1)  # a fresh process
+        await world.until(lambda: all(m.exit == 0 for m in world.members))
+    assert len(world.weights()) == 1
 
 
 @pytest.mark.parametrize("victim", [0, 1])
