@@ -21,6 +21,7 @@ from psyche_chain.cli.options import (
     KeypairOpt,
     RpcOpt,
     RunArg,
+    check_announce,
     check_listen,
     endpoints,
     wallet,
@@ -91,6 +92,14 @@ def join(
     listen: Annotated[
         str, typer.Option("--listen", metavar="MULTIADDR", help="Where peers connect to.")
     ] = "/ip4/127.0.0.1/tcp/0",
+    announce: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--announce",
+            metavar="MULTIADDR",
+            help="Where others reach you, if not there: a forwarded port, a public name; may be repeated.",
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -159,6 +168,7 @@ def join(
     The same command continues after a crash: weights, blobs and the log are in the state directory.
     """
     check_listen(listen)
+    check_announce(announce or [])
     evals = None
     if eval_every or eval_tasks or eval_prompt:
         evals = EvalOptions(
@@ -203,6 +213,7 @@ def join(
             checkpoint_activations=checkpoint_activations,
             state_dir=state_dir or _default_state_dir(found, str(signer.pubkey())),
             listen=listen,
+            announce=tuple(announce or ()),
             data=data,
             hot_key=hot_key,
             threads=threads,

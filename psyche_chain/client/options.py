@@ -39,6 +39,8 @@ class JoinOptions:
     checkpoint_activations: bool = False
     listen: str = "/ip4/127.0.0.1/tcp/0"
     """Multiaddr for peers; port 0 picks one and keeps it over restarts."""
+    announce: tuple[str, ...] = ()
+    """Multiaddrs that others are told instead, for a member behind a forwarded port or a proxy."""
     data: Path | None = None
     """Folder with the run's data, where they are elsewhere than the run says; `Peers` data are served from it."""
     hot_key: Path | None = None

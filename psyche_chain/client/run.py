@@ -101,6 +101,7 @@ async def _be_member(
         seed=seed,
         topic=f"psyche/{run.run_state}",
         listen=folder.listen_address(options.listen),
+        announce=options.announce,
         blob_dir=folder.blobs,
         log_path=folder.records,
         socket_path=folder.socket_path(),
