@@ -120,6 +120,11 @@ class Fabric:
         at = self._occupy((source, "up"), self.link(source).up_bytes_s, size, now)
         return self._occupy((target, "down"), self.link(target).down_bytes_s, size, at)
 
+    def waiting_s(self, source: int | None, target: int | None, now: float) -> float:
+        """How long a packet would wait before the first of both lines serves it, or the second."""
+        lines = ((source, "up"), (target, "down"))
+        return max(self._free_at.get(line, 0.0) - now for line in lines)
+
     def delay_s(self, source: int | None, target: int | None, rng: random.Random) -> float:
         """Latency and jitter of one packet."""
         ends = (self.link(source), self.link(target))

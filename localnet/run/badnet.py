@@ -176,15 +176,12 @@ class BadNetwork:
 
 
 @asynccontextmanager
-async def open_bad_network(bad: Bad, folders: list[Path], seed: int) -> AsyncIterator[BadNetwork | None]:
-    """A proxy before every member, as long as the context lasts; None where nothing is wrong.
+async def open_bad_network(bad: Bad, folders: list[Path], seed: int) -> AsyncIterator[BadNetwork]:
+    """A proxy before every member, as long as the context lasts.
 
     Args:
         folders: the members' state folders; who dialled is found by the pid files there.
     """
-    if not bad:
-        yield None
-        return
     fabric = Fabric({member: bad.link() for member in range(len(folders))}, seed)
     network = BadNetwork(bad, fabric, {member: free_port() for member in range(len(folders))})
     pids = [(member, folder / "network.pid") for member, folder in enumerate(folders)]

@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,7 +81,7 @@ async def _do(plan: RunPlan, processes: list[Member]) -> Summary:
         folders = [plan.out / f"member-{i}" for i in range(len(plan.tiers))]
         async with (
             chain_side.open_cluster(plan) as cluster,
-            open_bad_network(plan.bad, folders, plan.seed) as network,
+            open_bad_network(plan.bad, folders, plan.seed) if plan.bad else nullcontext() as network,
         ):
             launch = Launch(plan, cluster, chain, members, view, processes, network)
             try:
