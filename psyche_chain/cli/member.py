@@ -16,7 +16,7 @@ from psyche_chain.chain.accounts import Run
 from psyche_chain.chain.layout import MAX_TIER
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.state import Phase, RunState, SlotStatus
-from psyche_chain.cli.narrator import Narrator, json_listener
+from psyche_chain.cli.narrator import Narrator
 from psyche_chain.cli.options import (
     KeypairOpt,
     RpcOpt,
@@ -222,7 +222,7 @@ def join(
             upload=upload,
             checkpoint_from=checkpoint_from,
             evals=evals,
-            on_event=json_listener(found.run_id) if json_logs else Narrator(linger_s=linger),
+            on_event=None if json_logs else Narrator(linger_s=linger),
         )
     )
     raise typer.Exit(status)

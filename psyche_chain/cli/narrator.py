@@ -1,7 +1,5 @@
 """What a member tells its user while it runs: a line when something changes, and now and then one about the loss."""
 
-import json
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -115,36 +113,6 @@ def _of_eval(event: dict[str, Any]) -> str:
             return f"{steps}: {output.one_line(str(event['text']))}"
     normed = "" if event["acc_norm"] is None else f", acc_norm {event['acc_norm']:.3f}"
     return f"{steps}: {event['task']} acc {event['acc']:.3f}{normed} of {event['questions']} questions"
-
-
-class JsonLines(logging.Formatter):
-    """Log records as JSON, one object a line, in the shape of the events."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(
-            {
-                "t": round(record.created, 3),
-                "event": "log",
-                "level": record.levelname,
-                "logger": record.name,
-                "message": record.getMessage(),
-            }
-        )
-
-
-def json_listener(run: str) -> Callable[[dict[str, Any]], None]:
-    """Switch the process's logs to JSON lines; return what writes events in the same way."""
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(JsonLines())
-
-    def tell(event: dict[str, Any]) -> None:
-        write(json.dumps({**event, "run": run}, default=_plain))
-
-    return tell
-
-
-def _plain(value: object) -> object:
-    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def write(line: str) -> None:

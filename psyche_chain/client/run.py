@@ -171,13 +171,13 @@ async def _be_member(
 
 
 def _listeners(options: JoinOptions, run: str) -> list[Listener]:
-    """Who hears of events besides the file: standard error, and the caller."""
-    found: list[Listener] = [show]
+    """Who hears of events besides the file: the caller, and standard error unless the caller tells the user."""
+    found: list[Listener] = [] if options.on_event is None else [options.on_event]
     if options.json_logs:
         logs = JsonLogs(run)
         logs.install()
-        found = [logs.show]
-    return [*found, options.on_event] if options.on_event is not None else found
+        found.append(logs.show)
+    return found or [show]
 
 
 def poll_interval_s(url: str) -> float:

@@ -1,16 +1,13 @@
 """What `join` tells its user."""
 
-import json
-import logging
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psyche_chain.cli.narrator import JsonLines, Narrator, json_listener
+from psyche_chain.cli.narrator import Narrator
 
 
 def phase(name: str, epoch: int = 1, step: int = 0) -> dict[str, Any]:
@@ -89,21 +86,3 @@ def test_a_reader_that_is_gone_does_not_stop_the_member(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(sys, "stderr", Gone())
     Narrator(linger_s=1)(phase("Paused"))
-
-
-@pytest.fixture
-def root_handler() -> Iterator[logging.Handler]:
-    handler = logging.StreamHandler()
-    logging.getLogger().addHandler(handler)
-    yield handler
-    logging.getLogger().removeHandler(handler)
-
-
-def test_json_logs_are_one_object_a_line(
-    capsys: pytest.CaptureFixture[str], root_handler: logging.Handler
-) -> None:
-    json_listener("demo")({"t": 1.0, "event": "fold", "history": b"\x01"})
-    assert json.loads(capsys.readouterr().err) == {"t": 1.0, "event": "fold", "history": "01", "run": "demo"}
-    assert isinstance(root_handler.formatter, JsonLines)
-    record = logging.LogRecord("psyche", logging.WARNING, "f", 1, "a\n%s", ("b",), None)
-    assert json.loads(root_handler.format(record))["message"] == "a\nb"
