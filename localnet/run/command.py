@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from localnet.run.badnet import Bad, parse_apart, parse_bandwidth
 from localnet.run.plan import RunPlan, parse_tiers
 from psyche_chain.cli.options import endpoints
 from psyche_chain.config import load_config
@@ -43,7 +44,34 @@ def run(
     max_kills: Annotated[
         int | None, typer.Option("--max-kills", min=1, help="Stop killing after so many.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the kill schedule.")] = 0,
+    latency: Annotated[
+        float, typer.Option("--latency", metavar="MS", help="One way between two members.")
+    ] = 0.0,
+    jitter: Annotated[
+        float, typer.Option("--jitter", metavar="MS", help="Up to so much more, at random.")
+    ] = 0.0,
+    loss: Annotated[
+        float, typer.Option("--loss", metavar="PCT", help="Packets lost between two members.")
+    ] = 0.0,
+    bandwidth: Annotated[
+        str | None,
+        typer.Option("--bandwidth", metavar="MBPS", help="Of each member's line; 100/20 is down/up."),
+    ] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            "--partition", metavar="M,M,…", help="Cut these members off from the others for a while."
+        ),
+    ] = None,
+    partition_at: Annotated[
+        float, typer.Option("--partition-at", metavar="S", help="Seconds after the first round.")
+    ] = 0.0,
+    partition_for: Annotated[
+        float, typer.Option("--partition-for", metavar="S", help="How long the partition lasts.")
+    ] = 0.0,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Of the kill schedule and of the network's faults.")
+    ] = 0,
     exit_after_steps: Annotated[
         int | None, typer.Option("--exit-after-steps", min=1, help="Pause the run at this step and end.")
     ] = None,
@@ -63,6 +91,17 @@ def run(
     from localnet.run.session import run_plan
 
     loaded = load_config(config)
+    down_mbps, up_mbps = parse_bandwidth(bandwidth)
+    bad = Bad(
+        latency_ms=latency,
+        jitter_ms=jitter,
+        loss_pct=loss,
+        down_mbps=down_mbps,
+        up_mbps=up_mbps,
+        apart=parse_apart(partition),
+        cut_at_s=partition_at,
+        cut_for_s=partition_for,
+    )
     plan = RunPlan(
         config=loaded,
         config_path=config,
@@ -74,6 +113,7 @@ def run(
         every_s=every,
         seed=seed,
         max_kills=max_kills,
+        bad=bad,
         exit_after_steps=exit_after_steps,
         device=device,
         threads=threads,

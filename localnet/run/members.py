@@ -27,6 +27,8 @@ class Member:
     rpc: str
     listen: str
     """Multiaddr to accept peers on."""
+    announce: str | None = None
+    """Multiaddr that peers are told instead."""
     threads: int = 1
     device: str = "cpu"
     process: subprocess.Popen[bytes] | None = None
@@ -49,6 +51,7 @@ class Member:
             *("--tier", str(self.progress.tier)),
             *("--state-dir", str(self.state_dir)),
             *("--listen", self.listen),
+            *(("--announce", self.announce) if self.announce else ()),
             *("--device", self.device),
             *("--threads", str(self.threads)),
         ]

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from localnet.run.badnet import NOTHING_BAD, Bad
 from psyche_chain.cli import exit_codes
 from psyche_chain.config import RunConfig
 from psyche_chain.errors import ConfigError, PsycheError
@@ -35,9 +36,11 @@ class RunPlan:
     """Members killed at a time; 0: none."""
     every_s: float = 20.0
     seed: int = 0
-    """Of the kill schedule."""
+    """Of the kill schedule and of the network's faults."""
     max_kills: int | None = None
     """Stop killing after so many times; None: go on until the run ends."""
+    bad: Bad = NOTHING_BAD
+    """What is wrong with the network between the members."""
     exit_after_steps: int | None = None
     """Pause the run at this step and end; None: when the run finishes."""
     device: str = "cpu"
@@ -47,6 +50,7 @@ class RunPlan:
 
     def check(self) -> None:
         """Raise `ConfigError` for what can be known to fail."""
+        self.bad.check(len(self.tiers))
         if self.kill_random > len(self.tiers):
             raise ConfigError(
                 f"--kill-random {self.kill_random}: allowed are 0 to {len(self.tiers)}, the number of clients",

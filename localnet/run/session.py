@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import trio
 from solders.keypair import Keypair
 
 from localnet.run import chain_side
+from localnet.run.badnet import BadNetwork, open_bad_network
 from localnet.run.chain_side import Cluster
 from localnet.run.killer import Kill, schedule
 from localnet.run.members import Member
@@ -73,11 +75,15 @@ async def _heed(signals: AsyncIterator[int], work: trio.CancelScope, members: li
 async def _do(plan: RunPlan, processes: list[Member]) -> Summary:
     """The run itself; `processes` is filled with the members as they are started."""
     started = time.monotonic()
-    chain = ChainProgress(plan.config.run_id, plan.config.config.total_steps)
+    chain = ChainProgress(plan.config.run_id, plan.config.config.total_steps, network=str(plan.bad))
     members: list[MemberProgress] = []
     with View(chain, members, headless=plan.headless) as view:
-        async with chain_side.open_cluster(plan) as cluster:
-            launch = Launch(plan, cluster, chain, members, view, processes)
+        folders = [plan.out / f"member-{i}" for i in range(len(plan.tiers))]
+        async with (
+            chain_side.open_cluster(plan) as cluster,
+            open_bad_network(plan.bad, folders, plan.seed) if plan.bad else nullcontext() as network,
+        ):
+            launch = Launch(plan, cluster, chain, members, view, processes, network)
             try:
                 with trio.fail_after(plan.timeout_s):
                     await launch.prepare()
@@ -103,6 +109,7 @@ class Launch:
     progress: list[MemberProgress]
     view: View
     members: list[Member]
+    network: BadNetwork | None
     keys: list[Keypair] = field(default_factory=list)
     kills: int = 0
     run: Run = field(init=False)
@@ -120,6 +127,8 @@ class Launch:
             [(creator, chain_side.CREATOR_SOL), *((key, chain_side.MEMBER_SOL) for key in self.keys)],
         )
         await chain_side.deploy(self.cluster.url, creator, say)
+        if self.network is not None:
+            say(f"network: {plan.bad}; seed {plan.seed}")
         self._creator = creator
         self.run = await chain_side.create_run(self.cluster.url, creator, plan, say)
         say(f"run {self.run.run_id}: {self.run.key}")
@@ -132,7 +141,8 @@ class Launch:
                 state_dir=plan.out / f"member-{index}",
                 run=str(self.run.key),
                 rpc=self.cluster.url,
-                listen=plan.config.network.listen,
+                listen=self.network.listen(index) if self.network else plan.config.network.listen,
+                announce=self.network.announced(index) if self.network else None,
                 threads=plan.threads,
                 device=plan.device,
             )
@@ -169,6 +179,8 @@ class Launch:
                     self._kill(due, first_round, down)
                     due = next(kills, None)
                 self._restart(down, now)
+                if self.network is not None:
+                    self.network.follow(None if first_round is None else now - first_round, self.view.say)
                 limit = self.plan.exit_after_steps
                 if limit is not None and not pausing and state is not None and state.step >= limit:
                     await chain_side.pause(self.cluster.url, self._creator, self.run)

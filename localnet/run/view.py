@@ -40,6 +40,8 @@ class ChainProgress:
     epoch: int = 0
     round: int = 0
     step: int = 0
+    network: str = ""
+    """What is wrong with the network between the members; empty for nothing."""
 
 
 def sparkline(values: Sequence[float], width: int = 24) -> str:
@@ -158,6 +160,8 @@ class View:
         for member in self.members:
             table.add_row(*(cell(member) for _name, cell in columns))
         parts: list[RenderableType] = [head, Text(), table]
+        if c.network:
+            parts.insert(1, Text(f"network: {c.network}", style="yellow"))
         if self._log:
             parts += [Text(), Text("\n".join(self._log), style="dim")]
         return Panel(Group(*parts), title=f"psyche-localnet: {c.run_id}", border_style="blue")

@@ -129,6 +129,43 @@ def check_announce(addresses: list[str]) -> None:
         )
 
 
+MAX_CONTACT_CHARS = 128
+"""A membership on chain has room for so many characters of addresses."""
+
+
+def check_announce(addresses: list[str]) -> None:
+    """Refuse addresses that nobody can dial.
+
+    Raises:
+        PsycheError: one is not `/ip4/<address>/tcp/<port>`, `/ip6/...` or `/dns/<name>/...`, or they are too long.
+    """
+    for address in addresses:
+        empty, family, host, protocol, port = (address.split("/") + [""] * 5)[:5]
+        good = address.count("/") == 4 and (empty, protocol) == ("", "tcp") and "," not in address
+        good = good and port.isascii() and port.isdigit() and 1 <= int(port) <= 65_535
+        if family in ("ip4", "ip6"):
+            try:
+                parsed = ipaddress.ip_address(host)
+                good = good and family == f"ip{parsed.version}" and not parsed.is_unspecified
+            except ValueError:
+                good = False
+        else:
+            good = good and family in ("dns", "dns4", "dns6") and bool(re.fullmatch(r"[A-Za-z0-9.-]+", host))
+        if not good:
+            raise PsycheError(
+                f"--announce: {address!r} is not an address that others can dial",
+                "for example --announce /ip4/203.0.113.7/tcp/4001 or /dns/gpu.example.org/tcp/4001",
+                exit_codes.USAGE,
+            )
+    if len(",".join(addresses)) > MAX_CONTACT_CHARS:
+        raise PsycheError(
+            f"--announce: {len(','.join(addresses))} characters of addresses, the chain has room for "
+            f"{MAX_CONTACT_CHARS}",
+            "announce fewer",
+            exit_codes.USAGE,
+        )
+
+
 def wallet(path: Path | None) -> Keypair:
     """The wallet, with a warning on stderr if others can read it."""
     keypair, warning = load_wallet(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,22 +18,45 @@ class EventLog:
 
     Each line has ``t`` (Unix seconds, float) and ``event``; bytes are written as hex.
 
-    Resource handling: use as a context manager, or call `close`.
+    Resource handling: use as a context manager, or call `close`. Error handling: a diary is a help, so a full disk
+    or a listener that cannot write never ends the member. What was not written is counted, and told by an `error`
+    event as soon as there is room again.
     """
 
     def __init__(self, path: Path, listeners: Sequence[Listener] = ()) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _end_torn_line(path)
-        self._file: IO[str] = path.open("a", encoding="utf-8", buffering=1)
+        with suppress(OSError):
+            _end_torn_line(path)
+        self._file: IO[bytes] = path.open("ab", buffering=0)
         self._listeners = tuple(listeners)
         self._last_state: str | None = None
+        self._unwritten = 0
+        self._torn = False
 
     def emit(self, event: str, **fields: Any) -> None:
         """Write one event."""
         line = {"t": round(time.time(), 3), "event": event, **fields}
-        self._file.write(json.dumps(line, default=plain, separators=(",", ":")) + "\n")
+        written = self._write(line)
         for listener in self._listeners:
-            listener(line)
+            with suppress(OSError):
+                listener(line)
+        if written and self._unwritten:
+            missing, self._unwritten = self._unwritten, 0
+            self.emit("error", message=f"the disk was full: {missing} events were not written")
+
+    def _write(self, line: dict[str, Any]) -> bool:
+        text = json.dumps(line, default=plain, separators=(",", ":")).encode() + b"\n"
+        text = b"\n" + text if self._torn else text
+        try:
+            written = self._file.write(text)
+        except OSError:
+            written = 0
+        if written == len(text):
+            self._torn = False
+            return True
+        self._torn = self._torn or bool(written)
+        self._unwritten += 1
+        return False
 
     def state(self, state: str) -> None:
         """Write a `state` event if the state is another than the last."""

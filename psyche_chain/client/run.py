@@ -186,8 +186,8 @@ def _listeners(options: JoinOptions, run: str) -> list[Listener]:
     if options.json_logs:
         logs = JsonLogs(run)
         logs.install()
-        found = [logs.show]
-    return [*found, options.on_event] if options.on_event is not None else found
+        found.append(logs.show)
+    return found or [show]
 
 
 def poll_interval_s(url: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Evals, Model, NotYet
 from psyche_train.jobs import TrainerLost
 from psyche_train.records import RecordError, RecordLog, RoundRecord
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -44,6 +47,8 @@ class Weights:
         self.step: int = model.position.step
         self.saved: dict[bytes, Saved] = {}
         self.validated: set[bytes] = set()
+        self._unlogged: list[tuple[bytes, RoundRecord]] = []
+        """Folded rounds, with the history before each, that are not in the log yet."""
         self._trained_here: dict[int, int] = {}
         """Round -> own slot, of trainings whose update this process still knows."""
 
@@ -113,12 +118,8 @@ class Weights:
 
         def fold() -> None:
             model.fold(record, blobs, own)
-            with self._log_lock:
-                try:
-                    self._log.append(before, record)
-                except RecordError:  # the chain has gone another way from here
-                    self._log.rewind_to(before)
-                    self._log.append(before, record)
+            self._unlogged.append((before, record))
+            self._write_log()
 
         try:
             await self._run(fold)
@@ -134,6 +135,22 @@ class Weights:
             accepted=[a.slot for a in record.accepted],
             history=self.history,
         )
+
+    def _write_log(self) -> None:
+        """Append what was folded. On a full disk it is kept here, and written after one of the next folds."""
+        while self._unlogged:
+            before, record = self._unlogged[0]
+            try:
+                with self._log_lock:
+                    try:
+                        self._log.append(before, record)
+                    except RecordError:  # the chain has gone another way from here
+                        self._log.rewind_to(before)
+                        self._log.append(before, record)
+            except OSError as error:
+                logger.warning("the log of rounds cannot be written, %s: %s", self._log.path, error.strerror)
+                return
+            del self._unlogged[0]
 
     async def save(self) -> Saved:
         """Write a checkpoint and compute the digests that are attested."""

@@ -19,7 +19,7 @@ from psyche_chain.client.sharing import Sharing
 from psyche_chain.client.view import GENESIS, ChainView
 from psyche_chain.client.weights import Weights
 from psyche_train.blobs import blob_id
-from psyche_train.records import Accepted, RoundRecord
+from psyche_train.records import Accepted, RecordLog, RoundRecord
 from tests.client.views import SPEC, a_view
 from tests.client.world import FakeAdapter, FakeMember, FakeModel, FakeNetwork
 
@@ -224,3 +224,22 @@ def test_candidates_that_lead_nowhere_are_not_believed() -> None:
     )
     forged = [*good[:3], replace(good[3], samples=2), *good[4:]]
     assert link_through(GENESIS, [forged, [], good[:6]], view) is None
+
+
+async def test_rounds_folded_on_a_full_disk_are_in_the_log_once_there_is_room(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = RecordLog.append
+
+    def full(log: RecordLog, before: bytes, one: RoundRecord) -> None:
+        raise OSError(28, "No space left on device")
+
+    first, second, third, fourth = rounds(1, 4)
+    await scene.own_folds(first)
+    monkeypatch.setattr(RecordLog, "append", full)
+    await scene.own_folds(second, third)
+    assert scene.weights.step == 3
+    assert scene.weights.records_after(GENESIS) == [first[0]]
+    monkeypatch.setattr(RecordLog, "append", append)
+    await scene.own_folds(fourth)
+    assert scene.weights.records_after(GENESIS) == [one for one, _ in (first, second, third, fourth)]

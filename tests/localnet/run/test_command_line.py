@@ -22,6 +22,24 @@ SMOKE = str(Path(__file__).resolve().parents[3] / "config" / "smoke.toml")
         (["run", SMOKE, "--clients", "2", "--kill-random", "3"], exit_codes.USAGE, "--kill-random 3"),
         (["run", SMOKE, "--clients", "2", "--out", SMOKE], exit_codes.CONFIG, "is not a folder"),
         (["run", SMOKE, "--clients", "2", "--rpc", "foo"], exit_codes.USAGE, "'foo' is not an http://"),
+        *(
+            (["run", SMOKE, *words.split()], exit_codes.USAGE, said)
+            for words, said in (
+                ("--latency -1", "--latency -1: allowed are 0 to 10000 milliseconds"),
+                ("--latency nan", "--latency nan: allowed are"),
+                ("--jitter 1e9", "--jitter 1e+09: allowed are"),
+                ("--loss 100", "--loss 100: allowed are 0 to 90 per cent"),
+                ("--bandwidth 0", '--bandwidth "0": allowed are 0.01 to 100000 Mbit/s'),
+                ("--bandwidth 10/", '--bandwidth "10/"'),
+                ("--bandwidth 10/nan", '--bandwidth "10/nan"'),
+                ("--bandwidth fast", '--bandwidth "fast"'),
+                ("--partition 1", "--partition needs --partition-for SECONDS"),
+                ("--partition 3 --partition-for 5", "--partition 3: members are 0 to 2"),
+                ("--partition 0,1,2 --partition-for 5", "all members are on one side"),
+                ("--partition one --partition-for 5", '--partition "one": numbers with commas'),
+                ("--partition-for 5", "need --partition"),
+            )
+        ),
         (["run", "none.toml"], exit_codes.CONFIG, "no such file"),
         (["up", "--port", "99999"], exit_codes.USAGE, "--port"),
         (["deploy", "--rpc", "foo"], exit_codes.USAGE, "'foo' is not an http://"),
