@@ -18,6 +18,7 @@ from psyche_chain.client.ledger import head, link, link_through
 from psyche_chain.client.ports import Adapter, Network, NotYet
 from psyche_chain.client.view import GENESIS, ChainView, RoundStatus
 from psyche_chain.client.weights import Weights
+from psyche_train.blobs import BlobStoreError
 from psyche_train.network import FetchError, NetworkError
 from psyche_train.records import Accepted, RoundRecord
 
@@ -163,7 +164,7 @@ class CatchUp:
                     max_bytes=self._weights.max_update_bytes,
                     holders=holders_of(view, record.number, accepted.slot),
                 )
-            except FetchError as error:
+            except (NetworkError, BlobStoreError) as error:  # uncaught they would end the nursery, as a group
                 failures.append(str(error))
 
         async with trio.open_nursery() as nursery:

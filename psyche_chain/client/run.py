@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+from collections.abc import AsyncIterator
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import trio
@@ -21,6 +24,9 @@ from psyche_chain.client.startup import Admission, admit, peer_key, peer_seed
 from psyche_chain.client.statedir import StateDir
 from psyche_chain.errors import PsycheError
 from psyche_chain.wallet import load_wallet
+
+if TYPE_CHECKING:
+    from psyche_chain.client.loop import Client
 
 logger = logging.getLogger(__name__)
 
@@ -161,12 +167,31 @@ async def _be_member(
                 poll_s=options.poll_s or poll_interval_s(options.rpc[0]),
                 linger_s=options.linger_s,
             )
-            status = await client.run()
+            status = await _run_until_signalled(client)
             if uploader is not None:
                 await uploader.finish(deadline_s=UPLOAD_END_S)
             return status
     except (NetworkError, BlobStoreError) as error:
         raise PsycheError(str(error), f"look into {folder.path / 'network.log'}") from error
+
+
+async def _run_until_signalled(client: Client) -> int:
+    """Run a member; the first Ctrl-C or SIGTERM makes it leave, the second ends the process at once."""
+
+    async def obey(signals: AsyncIterator[int]) -> None:
+        is_leaving = False
+        async for number in signals:
+            if is_leaving:
+                os._exit(128 + number)
+            is_leaving = True
+            client.stop()
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(obey, signals)
+            status = await client.run()
+            nursery.cancel_scope.cancel()
+    return status
 
 
 def _listeners(options: JoinOptions, run: str) -> list[Listener]:
