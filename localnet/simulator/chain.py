@@ -35,6 +35,8 @@ CAPACITY = 8
 SPEC = b'{"simulated": true}'
 PAY_PER_TIER = (3, 2, 1, 1)
 MAX_WEIGHT = 10
+_OF_MEMBERS = ("join", "settle", "update contact", "claim")
+"""Labels of transactions that change membership accounts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,8 @@ class SimChain:
         slot, _ = self.moment()
         self._machine.send(instructions, payer, label)
         self.sent += 1
-        self._members = None
+        if label.startswith(_OF_MEMBERS):
+            self._members = None
         self._look(slot)
         return slot
 
@@ -268,7 +271,7 @@ def config_of(plan: Plan) -> ChainConfig:
         min_full_members=1,
         witness_nodes=plan.witness_nodes,
         max_missed=3,
-        max_failed_warmups=3,
+        max_failed_warmups=plan.max_failed_warmups,
         max_tier=max(1, *plan.tiers),
     )
 

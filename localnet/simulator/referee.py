@@ -152,7 +152,7 @@ class Referee:
         self._history = after
         self._earn(view, record, rate)
         for slot, blob in blobs.items():
-            self._look_at_update(round_.number, slot, blob)
+            self._look_at_update(round_, slot, blob)
 
     def _earn(self, view: ChainView, record: RoundRecord, rate: int) -> None:
         shares = {a.slot: a.weight * PAY_PER_TIER[a.tier] for a in record.accepted}
@@ -166,19 +166,22 @@ class Referee:
             paid += amount
         self._carry = total - paid
 
-    def _look_at_update(self, number: int, slot: int, blob: bytes) -> None:
+    def _look_at_update(self, round_: RoundView, slot: int, blob: bytes) -> None:
         """An update must have been trained from the weights that the log had when its round was opened."""
         try:
             said = describe(blob)
-        except ValueError:
-            return  # a hostile one
-        history, opened = bytes.fromhex(said["history"]), self._opened_at[number]
+        except ValueError:  # a hostile one: only its author may have attested it
+            if round_.attested - {slot}:
+                self.wrong("accepted", f"round {round_.number} accepted garbage of slot {slot}")
+            return
+        history, opened = bytes.fromhex(said["history"]), self._opened_at[round_.number]
+        must = self.expected[history][: self._top - said["tier"] + 1]
         if history != opened:
-            self.wrong("stale", f"slot {slot} trained round {number} from other weights than the log's")
-        elif bytes.fromhex(said["weights"]) != weights_hash(
-            self.expected[history][: self._top - said["tier"] + 1]
-        ):
-            self.wrong("weights", f"slot {slot} trained round {number} from wrong weights")
+            self.wrong(
+                "stale", f"slot {slot} trained round {round_.number} from other weights than the log's"
+            )
+        elif bytes.fromhex(said["weights"]) != weights_hash(must):
+            self.wrong("weights", f"slot {slot} trained round {round_.number} from wrong weights")
 
     def _rewind(self, view: ChainView) -> None:
         start = view.checkpoint.history if view.checkpoint.agreed else GENESIS

@@ -30,7 +30,7 @@ from localnet.simulator.weather import Weather
 from psyche_chain.client.view import Phase
 from psyche_chain.errors import PsycheError
 
-LIMIT_S = 4000.0
+LIMIT_S = 2000.0
 """A run whose faults are over is finished within this time; without faults it takes about 300 s."""
 CHECK_S = 5.0
 
