@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import replace
 
+from psyche_train.data.convert import pin_revision
 from psyche_train.data.dataset import Dataset
 from psyche_train.data.errors import DataError
 from psyche_train.matformer.first import checkpoint_dir, first_weights, resolve_checkpoint, schema_of
@@ -45,6 +46,8 @@ def resolve(spec: TrainSpec) -> TrainSpec:
     """
     schema = schema_of(spec)
     helper_of(spec, schema)  # a sample of no block
+    pinned = [pin_revision(source) for _, source in spec.data_location.sources]
+    spec = spec.model_copy(update={"data_location": spec.data_location.with_sources(pinned)})
     data = Dataset(spec, schema.family.vocab_size)  # also: too short, or tokens that the model has no row for
     sources = [
         sealed(source, manifest)

@@ -8,6 +8,7 @@ import time
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from psyche_train.checkpoints.position import Position
 from psyche_train.checkpoints.store import STATE, CheckpointInfo, CheckpointStore
 from psyche_train.checkpoints.tensors import read_all
 from psyche_train.data.dataset import Dataset
-from psyche_train.data.tokenizer import save_byte_tokenizer
 from psyche_train.devices import rank_devices
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
@@ -34,6 +34,7 @@ from psyche_train.models.schema import TierError
 from psyche_train.parallel import Team
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import first_weights, schema_of, with_folded
+from psyche_train.run_tokenizer import tokenizer_files
 from psyche_train.spec import TrainSpec
 from psyche_train.strategies.choose import strategy_of
 from psyche_train.strategies.header import ExpectedUpdate, UpdateError
@@ -113,6 +114,7 @@ class Trainer:
         self.device = devices[0]
         self.options = options
         self.schema = schema_of(spec, self.held_tier)
+        self._tokenizer = cache(partial(tokenizer_files, spec, self.schema.family.vocab_size, data))
         self.data = Dataset(spec, self.schema.family.vocab_size, blobs=state_dir / "blobs", folder=data)
         self._team = None
         if len(devices) > 1:
@@ -150,8 +152,13 @@ class Trainer:
         """A fold failed half-way: `load`, `restore` or `reset` comes before anything else."""
         self._turn = threading.RLock()
 
-    def load(self) -> None:
-        """Take the newest local checkpoint of this run and tier that verifies, else the first weights."""
+    def load(self, *, agreed: bool = False) -> None:
+        """Take the newest local checkpoint of this run and tier that verifies, else the first weights.
+
+        Args:
+            agreed: members have agreed on later weights. If this machine lacks the first ones, the trainer
+                then holds none, at genesis, and everything but `restore` is refused.
+        """
         with self._turn:
             for path, position, info in self.store.newest():
                 if (info.run, info.spec_sha256, info.tier) != (self.run, self.spec.sha256, self.held_tier):
@@ -169,7 +176,12 @@ class Trainer:
                     continue
                 self._describe(str(path), cut=self.held_tier > 0)
                 return
-            self.reset()
+            try:
+                self.reset()
+            except CheckpointError as error:
+                if not agreed:
+                    raise
+                self.source = self.source.awaited(str(error))
 
     def reset(self) -> None:
         """Take the run's first weights and forget the error buffers; the position is genesis."""
@@ -384,5 +396,5 @@ class Trainer:
     def _save_configuration(self, folder: Path) -> None:
         family = self.schema.family
         family.save_tables(family.tables_of_tier(self.held_tier, self.spec.matformer.ffn_rescale), folder)
-        if self.spec.data_location.Stdlib and family.vocab_size == 256:
-            save_byte_tokenizer(folder)
+        for name, content in self._tokenizer().items():
+            (folder / name).write_bytes(content)

@@ -81,7 +81,7 @@ class CatchUp:
             except NotYet as error:
                 reasons.append(str(error))
         own = self._weights.history.hex()[:16]
-        raise NotYet("; ".join(reasons) or f"no peer has the records after history {own}")
+        raise NotYet("; ".join(dict.fromkeys(reasons)) or f"no peer has the records after history {own}")
 
     async def _replay(self, records: Sequence[RoundRecord], view: ChainView) -> None:
         for record in records:

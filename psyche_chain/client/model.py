@@ -11,12 +11,11 @@ from psyche_train.checkpoints.position import Position
 from psyche_train.checkpoints.shared import shared_bytes
 from psyche_train.checkpoints.store import verify as verify_checkpoint
 from psyche_train.devices import rank_devices
-from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.learner import LearnerOptions
 from psyche_train.matformer.helper import held_tier
-from psyche_train.matformer.loading import inferred
+from psyche_train.matformer.loading import check_not_sliced_twice, inferred
 from psyche_train.matformer.memory import shortage
-from psyche_train.matformer.stored import StoredWeights
+from psyche_train.matformer.stored import full_weights_hash
 from psyche_train.parallel import RankError
 from psyche_train.records import RoundRecord
 from psyche_train.resolve import schema_of, with_folded
@@ -75,8 +74,12 @@ def load_trainer(
     ranks: int | None = None,
     options: LearnerOptions | None = None,
     data: Path | None = None,
+    agreed: bool = False,
 ) -> MemberTrainer:
     """Make the trainer and take the newest checkpoint on this disk, or the run's first weights.
+
+    Args:
+        agreed: the run has agreed on later weights, so the first ones may be missing here (see `Trainer.load`).
 
     Raises:
         ConfigError: the device, the data or the first checkpoint of the run is not on this machine, or the
@@ -98,7 +101,7 @@ def load_trainer(
             options=options,
             data=data,
         )
-        trainer.load()
+        trainer.load(agreed=agreed)
     except (ValueError, OSError, RankError) as error:
         raise ConfigError(
             f"the run's model or data cannot be prepared on this machine: {error}",
@@ -166,12 +169,17 @@ class TrainerAdapter:
             raise ValueError(f"{path} has weights hash {info.weights_sha256.hex()}, not the agreed one")
 
     def verify(self, path: Path, weights_hash_: bytes) -> None:
-        """Check that a file holds the full model of that weights hash.
+        """Check that a file or directory holds the model of that weights hash, or the own slice with its proof.
 
         Raises:
-            ValueError: it is damaged, a slice, or another model.
+            ValueError: it is damaged, another tier's slice, or another model.
         """
-        with StoredWeights(inferred(path, self._schema), self._shared, 0) as weights:
-            found = weights_hash(part_digests(self._shared, weights, 0))
+        source = inferred(path, self._schema)
+        check_not_sliced_twice(source, self._held_tier)
+        found = full_weights_hash(source, self._shared)
+        if found is None:
+            raise ValueError(
+                "it is a slice without a proof of what it was cut from: cut it with psyche-train slice"
+            )
         if found != weights_hash_:
             raise ValueError(f"its weights hash is {found.hex()}, not {weights_hash_.hex()}")

@@ -127,6 +127,7 @@ async def _be_member(
             checkpoint_activations=options.checkpoint_activations,
         ),
         data=options.data,
+        agreed=admission.state.checkpoint.agreed,
     )
     try:
         async with open_network(config) as network:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 
 from solders.keypair import Keypair
@@ -58,6 +59,7 @@ async def admit(rpc: RpcPool, options: JoinOptions, wallet: Pubkey, payer: Pubke
             "choose another with --tier",
         )
     _check_upload(options)
+    _check_checkpoint_from(options)
     slot = state.slot_of(wallet)
     is_member = slot is not None and slot.status in (SlotStatus.WAITING, SlotStatus.ACTIVE)
     if is_member and slot is not None and slot.next_tier != options.tier:
@@ -84,6 +86,18 @@ def _check_upload(options: JoinOptions) -> None:
         raise ConfigError(
             f"{options.upload!r} is no place to upload to",
             "give --upload hub:ORG/NAME, s3://BUCKET/PATH or gs://...",
+        )
+
+
+def _check_checkpoint_from(options: JoinOptions) -> None:
+    """Refuse a path that is not there now; what it holds is checked when it is needed."""
+    place = options.checkpoint_from
+    if place is None or place.startswith("hub:") or "://" in place:
+        return
+    if not place or not os.path.exists(os.path.expanduser(place)):
+        raise ConfigError(
+            f"--checkpoint-from {place!r} does not exist",
+            "give a checkpoint's directory, a member's state directory, hub:ORG/NAME or a URL",
         )
 
 

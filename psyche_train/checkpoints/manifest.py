@@ -8,6 +8,7 @@
 | `weights_sha256` | hash of the weights at that width |
 | `max_tier` | the T of that hash (see `psyche_train.fold.digest`) |
 | `outer_sha256` | of a slice: digests of the parts that it lacks, from the one beside it outwards |
+| `folded` | of a slice with momenta of the fold: `weights_sha256` and `outer_sha256` with them counted in |
 | `files` | name -> `bytes`, `sha256` |
 | `tiers` | tier -> the files that make up the model, without what is a member's own |
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,22 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoldedProof:
+    """Hashes of a slice and its momenta together, as a run's members show them."""
+
+    weights_sha256: str
+    outer_sha256: tuple[str, ...]
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Any]) -> FoldedProof:
+        """Check the values of a parsed table; raises what `CheckpointManifest.from_tables` translates."""
+        return cls(
+            weights_sha256=_hex(tables["weights_sha256"]),
+            outer_sha256=tuple(_hex(value) for value in tables["outer_sha256"]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointManifest:
     """What `manifest.json` says."""
 
@@ -68,6 +85,7 @@ class CheckpointManifest:
     max_tier: int
     weights_sha256: str
     outer_sha256: tuple[str, ...] = field(default=())
+    folded: FoldedProof | None = None
 
     def to_tables(self) -> dict[str, Any]:
         """As it is written."""
@@ -78,6 +96,7 @@ class CheckpointManifest:
             "max_tier": self.max_tier,
             "weights_sha256": self.weights_sha256,
             "outer_sha256": list(self.outer_sha256),
+            **({"folded": asdict(self.folded)} if self.folded else {}),
             "tiers": {str(self.tier): sorted(set(self.files) - {STATE, POSITION})},
             "files": {
                 name: {"bytes": entry.num_bytes, "sha256": entry.sha256} for name, entry in self.files.items()
@@ -109,6 +128,7 @@ class CheckpointManifest:
                 max_tier=_count(tables["max_tier"], 32),
                 weights_sha256=_hex(tables["weights_sha256"]),
                 outer_sha256=tuple(_hex(value) for value in tables["outer_sha256"]),
+                folded=FoldedProof.from_tables(tables["folded"]) if "folded" in tables else None,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, DamagedError):

@@ -76,17 +76,21 @@ def prepare_data(
     Interrupted anywhere, the same command goes on where it was; the result is the same, byte for byte. Prints
     the table to paste into a run's TOML.
     """
-    from psyche_train.data.documents import Columns, HubSplit, find_parts
+    from psyche_train.data.documents import Columns, HubSplit, find_parts, pinned
     from psyche_train.data.encoders import load_encoder
     from psyche_train.data.errors import DataError
-    from psyche_train.data.prepare import Options, prepare
+    from psyche_train.data.prepare import Options, begun_with, prepare
 
     columns = Columns(column, labels)
     if labels is not None and not sequences:
         raise DataError("--labels needs --sequences: in a stream of text every token is a target")
     parts: list[Part]
     if dataset:
-        parts = [HubSplit(given, name, split, revision, columns) for given in inputs]
+        commits = [revision or begun_with(out, given) for given in inputs]
+        parts = [
+            HubSplit(given, name, split, pinned(given, commit), columns)
+            for given, commit in zip(inputs, commits, strict=True)
+        ]
     else:
         parts = find_parts([Path(given).expanduser() for given in inputs], columns)
     encoder = load_encoder(tokenizer)

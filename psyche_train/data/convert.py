@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from psyche_train.data.cache import cache_folder
-from psyche_train.data.documents import Columns, HubSplit, ParquetFile, Part
+from psyche_train.data.documents import Columns, HubSplit, ParquetFile, Part, pinned
 from psyche_train.data.encoders import load_encoder
 from psyche_train.data.errors import DataError
 from psyche_train.data.local import open_prepared
 from psyche_train.data.prepare import Options, prepare
 from psyche_train.data.shards import ShardTokens
-from psyche_train.spec.data import HubData, ParquetData
+from psyche_train.spec.data import FixedSource, HubData, ParquetData
 
 
 def open_converted(location: HubData | ParquetData, window: int) -> ShardTokens:
@@ -45,6 +45,17 @@ def open_converted(location: HubData | ParquetData, window: int) -> ShardTokens:
             "use the revision, the files and the tokenizer of the run's creator"
         )
     return open_prepared(folder, location.manifest)
+
+
+def pin_revision(source: FixedSource) -> FixedSource:
+    """A source with its revision replaced by the commit that it names now: all members then read the same data.
+
+    Raises:
+        DataError: there is no such data set or revision, or the Hub cannot be reached.
+    """
+    if not isinstance(source, HubData):
+        return source
+    return source.model_copy(update={"revision": pinned(source.repo_id, source.revision)})
 
 
 def _hub(location: HubData) -> list[Part]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,6 +221,10 @@ class ParquetFile:
             raise DataError(f"{self.path} cannot be read as Parquet: {error}") from None
 
 
+PIN_S = 30.0
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
 @dataclass(frozen=True, slots=True)
 class HubSplit:
     """One split of a Hugging Face data set, streamed."""
@@ -233,8 +238,9 @@ class HubSplit:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
-        return f"{self.repo_id}, split {self.split}"
+        """What messages call it; it names the revision, so that data of another one are another preparation."""
+        at = f"@{self.revision}" if self.revision else ""
+        return f"{self.repo_id}{at}, split {self.split}"
 
     def documents(self, skip: int) -> Iterator[Document]:
         """See `Part.documents`."""
@@ -271,6 +277,35 @@ class HubSplit:
             revision=self.revision or None,
             streaming=True,
         )
+
+
+def pinned(repo_id: str, revision: str) -> str:
+    """The commit that a branch or tag of a data set on the Hub names now; a folder has none: the revision as it is.
+
+    Raises:
+        DataError: there is no such data set or revision, or the Hub cannot be reached.
+    """
+    if Path(repo_id).expanduser().is_dir() or _COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    problems = (HFValidationError, HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError)
+    try:
+        found = (
+            HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+            .dataset_info(repo_id, revision=revision or None, timeout=PIN_S)
+            .sha
+        )
+    except problems as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise DataError(
+            f"data set {repo_id} cannot be read: its commit is not known: {first}. Check repo_id and revision, and the "
+            "network, or name a commit as the revision"
+        ) from error
+    if found is None or not _COMMIT.fullmatch(found):
+        raise DataError(f"data set {repo_id}: the Hub named no commit for {revision or 'it'}")
+    return found
 
 
 def find_parts(inputs: Sequence[Path], columns: Columns) -> list[Part]:

@@ -313,6 +313,17 @@ class _Preparation:
         return manifest
 
 
+def begun_with(out: Path, repo_id: str) -> str:
+    """The commit of a data set with which a folder was begun, so that it goes on with that one; empty if it was not."""
+    try:
+        names = [name for name, _ in json.loads((out / SOURCE_NAME).read_text())["made_of"]["parts"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    start = f"{repo_id}@"
+    found = [name[len(start) :].partition(",")[0] for name in names if str(name).startswith(start)]
+    return found[0] if found else ""
+
+
 def _width(encoder: Encoder | None) -> int:
     if encoder is None:
         return 4

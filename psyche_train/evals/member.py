@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from psyche_train.checkpoints.errors import CheckpointError
 from psyche_train.errors import ConfigError, PsycheError
 from psyche_train.evals.load import load_questions, task_named
 from psyche_train.evals.options import EvalOptions
@@ -135,7 +136,13 @@ class MemberEvals:
 def _tokens(spec: TrainSpec, vocab_size: int) -> Tokens:
     chosen = spec.checkpoint.chosen
     if not isinstance(chosen, InitCheckpoint):
-        folder = checkpoint_dir(chosen)
+        try:
+            folder = checkpoint_dir(chosen)
+        except CheckpointError as error:
+            raise ConfigError(
+                f"the run's first checkpoint, which has the tokenizer, is not here: {error}",
+                "get it, or leave --eval-tasks and --eval-prompt away: the validation loss needs no tokenizer",
+            ) from error
         if (folder / "tokenizer.json").is_file():
             return HfTokens(folder)
     if vocab_size == BYTES:

@@ -101,6 +101,13 @@ class StartupInfo:
             )
         return replace(self, checkpoint=checkpoint, sliced=sliced, memory=memory, warnings=warnings)
 
+    def awaited(self, reason: str) -> StartupInfo:
+        """The same where the agreed weights have to come first, because the first ones are not here."""
+        warning = (
+            f"the run's first weights are not here ({reason}): the agreed ones are fetched from other members"
+        )
+        return replace(self, checkpoint="the agreed one, from members", warnings=(*self.warnings, warning))
+
     @property
     def ffn_factor(self) -> float:
         """What the output of the feed-forward layers is multiplied by."""

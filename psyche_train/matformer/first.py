@@ -18,7 +18,14 @@ from psyche_train.checkpoints import hub, remote
 from psyche_train.checkpoints.errors import CheckpointError
 from psyche_train.checkpoints.manifest import POSITION, STATE, read_manifest
 from psyche_train.fold.digest import part_digests, weights_hash
-from psyche_train.matformer.loading import Strategy, find_source, inferred, read_config, read_family
+from psyche_train.matformer.loading import (
+    Strategy,
+    family_of_config,
+    find_source,
+    inferred,
+    read_config,
+    read_family,
+)
 from psyche_train.matformer.stored import StoredWeights, full_weights_hash
 from psyche_train.models.family import ModelError
 from psyche_train.models.hf import widened
@@ -44,6 +51,8 @@ _CHANGES_NOTHING = (
     "_attn_implementation",
 )
 """Keys of a configuration that are not about what the model computes here."""
+_MAX_CONFIG_BYTES = 4000
+"""A longer configuration is not put into the specification, which has room for 10,000 bytes in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,7 @@ class FirstWeights:
 
 
 def schema_of(spec: TrainSpec, tier: int = 0) -> Schema:
-    """The schema of a run's model at full width.
+    """The schema of a run's model at full width, without its checkpoint where the specification describes it.
 
     Args:
         tier: of the member; a slice that is by itself is enough to know it.
@@ -74,14 +83,15 @@ def schema_of(spec: TrainSpec, tier: int = 0) -> Schema:
             )
         except ModelError as error:
             raise CheckpointError(f"checkpoint.Init: {error}") from error
-    folder = checkpoint_dir(chosen, tier)
-    found = config_sha256(read_config(folder))
-    if chosen.config_sha256 not in ("", found):
-        raise CheckpointError(
-            f"{folder}: config.json describes another model than the run's (hash {found[:16]}, the run's is "
-            f"{chosen.config_sha256[:16]}): get the checkpoint that the run names"
-        )
-    return Schema.of(read_family(folder, spec.architecture), spec.matformer.max_tier)
+    if chosen.config is not None:
+        where = Path(f"checkpoint.{spec.checkpoint.kind}.config")
+        _compare_config(str(where), chosen.config, chosen)
+        family = family_of_config(chosen.config, where, spec.architecture)
+    else:
+        folder = checkpoint_dir(chosen, tier)
+        _compare_config(f"{folder}: config.json", read_config(folder), chosen)
+        family = read_family(folder, spec.architecture)
+    return Schema.of(family, spec.matformer.max_tier)
 
 
 @contextmanager
@@ -103,7 +113,9 @@ def first_weights(
             _compare(name, weights_hash(part_digests(schema, weights, 0)), chosen.weights_sha256)
         yield FirstWeights(weights, name, False)
         return
-    source = find_source(checkpoint_dir(chosen, tier), schema, tier, strategy)
+    folder = checkpoint_dir(chosen, tier)
+    _compare_config(f"{folder}: config.json", read_config(folder), chosen)
+    source = find_source(folder, schema, tier, strategy)
     if source.path.is_dir() and (manifest := read_manifest(source.path)) is not None:
         manifest.verify(source.path, set(manifest.files) - {STATE, POSITION})
     if chosen.weights_sha256:
@@ -145,7 +157,7 @@ def resolve_checkpoint(spec: TrainSpec) -> Checkpoint:
         chosen = chosen.model_copy(update={"revision": hub.pin(chosen.repo_id, chosen.revision)})
         spec = _with(spec, chosen)
     schema = schema_of(spec)
-    update: dict[str, str] = {}
+    update: dict[str, Any] = {}
     if isinstance(chosen, InitCheckpoint):
         with first_weights(spec, schema, 0) as first:
             digest = weights_hash(part_digests(schema, first.weights, 0))
@@ -156,19 +168,42 @@ def resolve_checkpoint(spec: TrainSpec) -> Checkpoint:
             raise CheckpointError("a run begins with a full checkpoint, this one is a slice")
         with first_weights(spec, schema, 0, "universal"):
             digest = full_weights_hash(source, schema) or b""
-        update["config_sha256"] = config_sha256(read_config(folder))
+        tables = canonical_config(read_config(folder))
+        update["config_sha256"] = config_sha256(tables)
+        if len(_json(tables)) <= _MAX_CONFIG_BYTES:
+            update["config"] = tables
     update["weights_sha256"] = digest.hex()
     return _with(spec, chosen.model_copy(update=update)).checkpoint
 
 
 def config_sha256(tables: Mapping[str, Any]) -> str:
     """Hash of a `config.json` at full width, the same for all tiers of a checkpoint; in hex."""
+    return hashlib.sha256(_json(canonical_config(tables))).hexdigest()
+
+
+def canonical_config(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """A `config.json` at full width, with only what the model computes with.
+
+    Raises:
+        CheckpointError: its widths do not belong together.
+    """
     try:
         full = widened(tables)
     except ModelError as error:
         raise CheckpointError(str(error)) from error
-    kept = {key: value for key, value in full.items() if key not in _CHANGES_NOTHING}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return {key: value for key, value in full.items() if key not in _CHANGES_NOTHING}
+
+
+def _json(tables: Mapping[str, Any]) -> bytes:
+    return json.dumps(tables, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _compare_config(where: str, tables: Mapping[str, Any], chosen: StoredCheckpoint) -> None:
+    if chosen.config_sha256 not in ("", found := config_sha256(tables)):
+        raise CheckpointError(
+            f"{where} describes another model than the run's (hash {found[:16]}, the run's is "
+            f"{chosen.config_sha256[:16]}): get the checkpoint that the run names"
+        )
 
 
 def _with(spec: TrainSpec, chosen: InitCheckpoint | StoredCheckpoint) -> TrainSpec:

@@ -172,7 +172,18 @@ def read_family(path: Path, architecture: str | None = None) -> ModelFamily:
     Raises:
         CheckpointError: there is no readable `config.json`, or no family can train such a model.
     """
-    tables = read_config(path)
+    return family_of_config(read_config(path), path, architecture)
+
+
+def family_of_config(tables: Mapping[str, Any], path: Path, architecture: str | None = None) -> ModelFamily:
+    """The family of a parsed `config.json`, widened to tier 0.
+
+    Args:
+        path: the directory that errors name.
+
+    Raises:
+        CheckpointError: as `read_family`.
+    """
     _metadata(path, tables)
     for key, most in _MOST.items():
         if tables.get(key) is not None and (type(tables[key]) is not int or not 0 <= tables[key] <= most):

@@ -3,7 +3,7 @@
 OUT/
     matformer_manifest.json   tier -> files, length and SHA-256 of each, the model's schema hash
     config.json, tokenizer    of tier 0, unless OUT is the checkpoint itself
-    tier1/                    config.json, weights, tokenizer and manifest.json of the slice
+    tier1/                    config.json, weights, momenta, tokenizer and manifest.json of the slice
     tier2/
 
 A slice holds exactly the bits of the full checkpoint's prefix. It is written beside its place and renamed; a run
@@ -23,20 +23,28 @@ import torch
 
 from psyche_train._durable import sync_path
 from psyche_train.checkpoints.errors import CheckpointError, DamagedError, DoubleSliceError, disk
-from psyche_train.checkpoints.files import CONFIG, SHARD_BYTES, copy_tokenizer, write_json, write_weights
+from psyche_train.checkpoints.files import (
+    CONFIG,
+    FOLDED,
+    SHARD_BYTES,
+    copy_tokenizer,
+    write_json,
+    write_weights,
+)
 from psyche_train.checkpoints.manifest import (
     MANIFEST,
     POSITION,
     STATE,
     CheckpointManifest,
     FileEntry,
+    FoldedProof,
     is_plain_name,
     read_manifest,
 )
-from psyche_train.checkpoints.tensors import Entry, read_json
+from psyche_train.checkpoints.tensors import Entry, read_json, write_tensors
 from psyche_train.fold.digest import part_digests
-from psyche_train.matformer.loading import inferred, read_config, read_family
-from psyche_train.matformer.stored import StoredWeights
+from psyche_train.matformer.loading import SliceSource, inferred, read_config, read_family
+from psyche_train.matformer.stored import StoredWeights, with_stored_folded
 from psyche_train.models.schema import Schema
 
 TOP_MANIFEST = "matformer_manifest.json"
@@ -98,21 +106,32 @@ def cut_checkpoint(
         manifest.verify(checkpoint, set(manifest.files) - {STATE, POSITION})
     with disk(out, "cannot create"):
         out.mkdir(parents=True, exist_ok=True)
-    with StoredWeights(source, schema, 0) as weights:
-        progress("hashing the weights")
-        added = part_digests(schema, weights, 0)[1:]  # [g_{T-1}, ..., g_0]
-        slices = []
-        for tier in wanted:
-            narrow = replace(schema, max_tier=tier)
-            with StoredWeights(source, narrow, tier) as part:
-                cutter = _Cutter(checkpoint, schema, part, shard_bytes)
-                outer = tuple(digest.hex() for digest in added[len(added) - tier :])
-                (base,) = part_digests(narrow, part, tier)
-                slices.append(cutter.cut(out / f"tier{tier}", base.hex(), outer, progress))
+    progress("hashing the weights")
+    proofs = _proofs(source, schema, wanted)
+    shared = with_stored_folded(checkpoint, schema)
+    folded = _proofs(source, shared, wanted) if shared else {}
+    slices = []
+    for tier in wanted:
+        with StoredWeights(source, replace(shared or schema, max_tier=tier), tier) as part:
+            cutter = _Cutter(checkpoint, schema, part, shard_bytes)
+            slices.append(cutter.cut(out / f"tier{tier}", proofs[tier], folded.get(tier), progress))
     if out.resolve() != checkpoint.resolve():
         _copy_root(checkpoint, out)
     write_top_manifest(out, schema, checkpoint if out.resolve() == checkpoint.resolve() else None)
     return slices
+
+
+def _proofs(source: SliceSource, schema: Schema, tiers: Sequence[int]) -> dict[int, FoldedProof]:
+    """Tier -> the hash of its slice alone, and the digests of what it lacks."""
+    with StoredWeights(source, schema, 0) as weights:
+        added = [digest.hex() for digest in part_digests(schema, weights, 0)[1:]]  # [g_{T-1}, ..., g_0]
+    found = {}
+    for tier in tiers:
+        narrow = replace(schema, max_tier=tier)
+        with StoredWeights(source, narrow, tier) as part:
+            (base,) = part_digests(narrow, part, tier)
+        found[tier] = FoldedProof(weights_sha256=base.hex(), outer_sha256=tuple(added[len(added) - tier :]))
+    return found
 
 
 class _Cutter:
@@ -125,13 +144,18 @@ class _Cutter:
         self._shard_bytes = shard_bytes
         self._tier = weights.tier
 
-    def cut(self, target: Path, base: str, outer: tuple[str, ...], progress: Progress) -> Slice:
-        """Write the directory, or find it whole."""
+    def cut(self, target: Path, proof: FoldedProof, folded: FoldedProof | None, progress: Progress) -> Slice:
+        """Write the directory, or find it whole.
+
+        Args:
+            proof: of the weights. folded: of weights and momenta, where there are any.
+        """
+        base = (folded or proof).weights_sha256
         entries = [
             Entry(tensor.name, torch.float32, tensor.shape_at(self._tier)) for tensor in self._schema.stored
         ]
         if target.exists():
-            self._check_same(target, base, outer)
+            self._check_same(target, proof, folded)
             progress(f"tier {self._tier} is there already: {target}")
             return self._report(target, entries, was_there=True)
         beside = target.with_name(f".new-{target.name}")
@@ -151,6 +175,20 @@ class _Cutter:
             done=dict(done),
             finished=finished,
         )
+        if folded is not None:
+            names = {tensor.name for tensor in self._schema.stored}
+            momenta = [
+                Entry(tensor.name, torch.float32, tensor.shape_at(self._tier))
+                for tensor in self._weights.schema.stored
+                if tensor.name not in names
+            ]
+            if FOLDED not in done:
+                part = beside / f"{FOLDED}.part"
+                entry = FileEntry(*write_tensors(part, momenta, self._weights.__getitem__))
+                with disk(part, "cannot rename"):
+                    part.rename(beside / FOLDED)
+                finished(FOLDED, entry)
+            files[FOLDED] = done[FOLDED]
         files[CONFIG] = write_json(beside / CONFIG, self._config())
         for name in copy_tokenizer(self._checkpoint, beside):
             files[name] = FileEntry.of_file(beside / name)
@@ -159,8 +197,9 @@ class _Cutter:
             schema_sha256=self._schema.model_sha256().hex(),
             tier=self._tier,
             max_tier=self._tier,
-            weights_sha256=base,
-            outer_sha256=outer,
+            weights_sha256=proof.weights_sha256,
+            outer_sha256=proof.outer_sha256,
+            folded=folded,
         )
         write_json(beside / MANIFEST, manifest.to_tables())
         with disk(beside, "cannot finish"):
@@ -184,10 +223,11 @@ class _Cutter:
             "matformer_base_intermediate_size": family.ffn_width,
         }
 
-    def _check_same(self, target: Path, base: str, outer: tuple[str, ...]) -> None:
+    def _check_same(self, target: Path, proof: FoldedProof, folded: FoldedProof | None) -> None:
         there = f"{target} is there and is not this slice: move it away, or choose another output directory"
         manifest = read_manifest(target) if target.is_dir() else None
-        if manifest is None or (manifest.weights_sha256, manifest.outer_sha256) != (base, outer):
+        found = manifest and (manifest.weights_sha256, manifest.outer_sha256, manifest.folded)
+        if manifest is None or found != (proof.weights_sha256, proof.outer_sha256, folded):
             raise CheckpointError(there)
         try:
             manifest.verify(target)

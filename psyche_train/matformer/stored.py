@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from psyche_train.checkpoints.errors import CheckpointError
-from psyche_train.checkpoints.files import WeightFiles
+from psyche_train.checkpoints.files import FOLDED, WeightFiles
 from psyche_train.checkpoints.manifest import read_manifest
+from psyche_train.checkpoints.tensors import TensorFile
 from psyche_train.fold.digest import part_digests, weights_hash
 from psyche_train.matformer.loading import SliceSource, check_not_sliced_twice
 from psyche_train.models.family import ModelError
@@ -28,7 +30,7 @@ class StoredWeights(Mapping[str, Tensor]):
 
     def __init__(self, source: SliceSource, schema: Schema, tier: int) -> None:
         check_not_sliced_twice(source, tier)
-        self.source, self.tier = source, tier
+        self.source, self.schema, self.tier = source, schema, tier
         self._tensors = {tensor.name: tensor for tensor in schema.stored}
         self._files = WeightFiles(source.path)
         self._converted: Mapping[str, Tensor] = {}
@@ -78,6 +80,25 @@ def model_tensors(schema: Schema) -> tuple[TensorSpec, ...]:
     return (*schema.family.tensors(), *schema.family.constants())
 
 
+def with_stored_folded(path: Path, schema: Schema) -> Schema | None:
+    """The schema with the folded state that a checkpoint directory holds, in the order of the run's hash; None without.
+
+    The kinds are in the order of their names, which is that of every strategy.
+
+    Raises:
+        CheckpointError: the file lacks a tensor, or holds one of another model.
+    """
+    if not (path / FOLDED).is_file():
+        return None
+    file = TensorFile(path / FOLDED)
+    file.close()
+    kinds = sorted({name.partition("/")[0] for name in file.entries})
+    folded = tuple(replace(t, name=f"{kind}/{t.name}") for kind in kinds for t in schema.tensors)
+    if {tensor.name for tensor in folded} != set(file.entries):
+        raise CheckpointError(f"{path / FOLDED} does not hold the momenta of this model")
+    return replace(schema, tensors=(*schema.tensors, *folded))
+
+
 def _converted(path: Path, schema: Schema, held: Container[str]) -> Mapping[str, Tensor]:
     """Read a checkpoint that has other names for the model's tensors; all of it is in memory meanwhile."""
     missing = next(tensor.name for tensor in model_tensors(schema) if tensor.name not in held)
@@ -111,6 +132,13 @@ def full_weights_hash(source: SliceSource, schema: Schema) -> bytes | None:
         manifest = read_manifest(source.path) if source.path.is_dir() else None
         if manifest is None or len(manifest.outer_sha256) != source.tier or source.tier > schema.max_tier:
             return None
-        outer = [bytes.fromhex(digest) for digest in manifest.outer_sha256]
+        proof = manifest.outer_sha256
+        if len(schema.tensors) > len(schema.family.tensors()):
+            if manifest.folded is None:
+                raise CheckpointError(
+                    f"{source.path} lacks the momenta that belong to the weights: cut it again"
+                )
+            proof = manifest.folded.outer_sha256
+        outer = [bytes.fromhex(digest) for digest in proof]
     with StoredWeights(source, schema, source.tier) as weights:
         return weights_hash(part_digests(schema, weights, source.tier) + outer)

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from psyche_train.fold.chunks import Grid
 from psyche_train.learner import Learner, LearnerOptions
 from psyche_train.models.schema import Schema
 from psyche_train.parallel.group import RankError, RankGroup
@@ -253,10 +254,9 @@ class TeamStrategy(Strategy[Body]):
         if self.spec.optimizer.chosen.folded:
             self._each("take_folded", values, self._own.take_folded)
 
-    @property
-    def codecs(self) -> Sequence[Codec[Body]]:
-        """The body's codec of every tier."""
-        return self._whole.codecs
+    def codec_of(self, grids: tuple[Grid, ...]) -> Codec[Body]:
+        """See `Strategy.codec_of`."""
+        return self._whole.codec_of(grids)
 
     @property
     def layout(self) -> Mapping[str, Any]:

@@ -74,30 +74,33 @@ class InitCheckpoint(Table):
 _SHARED = {"config", "seed", "weights_sha256"}
 
 
-class HubCheckpoint(Table):
+class _Stored(Table):
+    """What `resolve` fills in for a checkpoint that lies somewhere."""
+
+    weights_sha256: Sha256Hex = ""
+    config_sha256: Sha256Hex = ""
+    config: dict[str, JsonValue] | None = None
+    """The model, so that a member needs nothing but the agreed weights of others; left out where it is long."""
+
+
+class HubCheckpoint(_Stored):
     """A Hugging Face repository in the transformers layout."""
 
     repo_id: str = Field(min_length=1, max_length=128)
     revision: str | None = Field(default=None, max_length=64)
     """Branch, tag or commit; `resolve` replaces it by the commit that it names then."""
-    weights_sha256: Sha256Hex = ""
-    config_sha256: Sha256Hex = ""
 
 
-class LocalCheckpoint(Table):
-    """A directory in the transformers layout that every member has."""
+class LocalCheckpoint(_Stored):
+    """A directory in the transformers layout that every member of the first epoch has."""
 
     path: str = Field(min_length=1, max_length=512)
-    weights_sha256: Sha256Hex = ""
-    config_sha256: Sha256Hex = ""
 
 
-class UrlCheckpoint(Table):
+class UrlCheckpoint(_Stored):
     """A folder of an object store in the transformers layout, through fsspec: `s3://`, `gs://` and others."""
 
     url: str = Field(min_length=4, max_length=512, pattern=r"^[a-z][a-z0-9+.-]*://\S+$")
-    weights_sha256: Sha256Hex = ""
-    config_sha256: Sha256Hex = ""
 
 
 StoredCheckpoint = HubCheckpoint | LocalCheckpoint | UrlCheckpoint
@@ -108,13 +111,26 @@ their full-width `config.json` (what changes nothing left out); `resolve` fills 
 class Checkpoint(OneOf):
     """Where the run's first weights come from.
 
-    The original's `Gcs { bucket, prefix }` is read as `Url { url = "gs://bucket/prefix" }`.
+    The original's `Gcs { bucket, prefix }` is read as `Url { url = "gs://bucket/prefix" }`. Its `P2P` is refused: here
+    every run goes on from its members once they have agreed on weights, and nobody has those of a new run.
     """
 
     Init: InitCheckpoint | None = None
     Hub: HubCheckpoint | None = None
     Local: LocalCheckpoint | None = None
     Url: UrlCheckpoint | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_weights_are_somewhere(cls, tables: Any) -> Any:
+        kinds = set(tables) if isinstance(tables, dict) else {tables} if isinstance(tables, str) else set()
+        if found := kinds & {"P2P", "P2PGcs", "Dummy", "Ephemeral"}:
+            raise ValueError(
+                f"{found.pop()} names no first weights, and a first epoch cannot start from peers only: nobody has "
+                "them yet. Choose Init, Hub, Local or Url; from the first agreed checkpoint on, members that "
+                "lack them take the weights from peers by themselves"
+            )
+        return tables
 
     @model_validator(mode="before")
     @classmethod

@@ -71,14 +71,10 @@ class AdamW(Strategy[Body]):
     ) -> None:
         super().__init__(spec, schema, tier, device)
         self.config = config
-        self._codecs = tuple(
-            DenseCodec(self.shares.trained(any_tier, 0, 0)) for any_tier in range(schema.max_tier + 1)
-        )
 
-    @property
-    def codecs(self) -> Sequence[DenseCodec]:
-        """The body's codec of every tier."""
-        return self._codecs
+    def codec_of(self, grids: tuple[Grid, ...]) -> DenseCodec:
+        """See `Strategy.codec_of`."""
+        return DenseCodec(grids)
 
     @property
     def layout(self) -> Mapping[str, Any]:
@@ -99,10 +95,9 @@ class AdamW(Strategy[Body]):
         loss, gradients = learner.gradients(
             windows, cancelled=cancelled, clip_norm=self.config.clip_grad_norm
         )
-        names = [grid.name for grid in self._codecs[self.tier].grids]
         return loss, tuple(
-            gradients[name].clamp(-MAX_MAGNITUDE, MAX_MAGNITUDE).cpu().numpy().astype(np.float32)
-            for name in names
+            gradients[grid.name].clamp(-MAX_MAGNITUDE, MAX_MAGNITUDE).cpu().numpy().astype(np.float32)
+            for grid in self.shares.trained(self.tier, epoch, round_number)
         )
 
     def fold(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -72,10 +73,16 @@ class Strategy(ABC, Generic[B]):
         heads = [update.header for update in updates]
         return [self.shares.trained(head.tier, head.epoch, head.round) for head in heads]
 
-    @property
-    @abstractmethod
+    @cached_property
     def codecs(self) -> Sequence[Codec[B]]:
         """The body's codec of every tier."""
+        return tuple(
+            self.codec_of(self.shares.trained(tier, 0, 0)) for tier in range(self.schema.max_tier + 1)
+        )
+
+    @abstractmethod
+    def codec_of(self, grids: tuple[Grid, ...]) -> Codec[B]:
+        """Return the codec of a body that covers these grids; only their shapes matter."""
 
     @property
     @abstractmethod

@@ -5,7 +5,8 @@ A field begins at the lowest bit of a byte; what is left of the last byte is zer
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -29,16 +30,41 @@ def pack(values: Int64s, width: int) -> bytes:
         values: int64, each in ``0 .. 2**width - 1``.
         width: 0 to `MAX_WIDTH`.
     """
+    return pack_fields(values, [len(values)], width)[0]
+
+
+def pack_fields(values: Int64s, lengths: Sequence[int], width: int) -> list[bytes]:
+    """`pack` of consecutive parts of `values`, each a field of its own; many small ones cost what one does.
+
+    Args:
+        values: int64, each in ``0 .. 2**width - 1``.
+        lengths: numbers per field; together ``len(values)``.
+        width: 0 to `MAX_WIDTH`.
+    """
+    rows = [-(-length // 8) for length in lengths]  # every field begins at a byte, as eight numbers do
+    starts = list(accumulate(rows, initial=0))
+    table = np.zeros((starts[-1], 8), dtype=np.uint64)
+    flat, at = table.reshape(-1), 0
+    for start, length in zip(starts, lengths, strict=False):
+        flat[start * 8 : start * 8 + length] = values[at : at + length]
+        at += length
+    data = _packed(table, width)
+    begins = [start * width for start in starts]
+    return [
+        data[begin : begin + bytes_of(length * width)].tobytes()
+        for begin, length in zip(begins, lengths, strict=False)
+    ]
+
+
+def _packed(table: npt.NDArray[np.uint64], width: int) -> npt.NDArray[np.uint8]:
+    """The bytes of rows of eight numbers, `width` bytes a row."""
     if width < 8:  # the words below would overlap one another
-        bits = (values.astype(np.uint8)[:, None] >> np.arange(width, dtype=np.uint8)) & 1
-        return np.packbits(bits.reshape(-1), bitorder="little").tobytes()
-    rows = -(-len(values) // 8)
-    table = np.zeros((rows, 8), dtype=np.uint64)
-    table.reshape(-1)[: len(values)] = values
-    data = np.zeros(rows * width + 8, dtype=np.uint8)
-    for lane, (words, shift) in enumerate(_lanes(data, rows, width)):
+        bits = (table.astype(np.uint8)[:, :, None] >> np.arange(width, dtype=np.uint8)) & 1
+        return np.packbits(bits.reshape(-1), bitorder="little")
+    data = np.zeros(len(table) * width + 8, dtype=np.uint8)
+    for lane, (words, shift) in enumerate(_lanes(data, len(table), width)):
         words |= table[:, lane] << shift
-    return data[: bytes_of(len(values) * width)].tobytes()
+    return data
 
 
 def unpack(data: bytes, at: int, count: int, width: int) -> tuple[Int64s, int]:

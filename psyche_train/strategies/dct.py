@@ -73,6 +73,9 @@ class Pool:
         """Lines from one of its rows to the next."""
         self._key_C = torch.cat(chunk).to(device) * self.area
         self._batches = _batches(self.grids, _BATCH.get(device.type, _LARGE_BATCH))
+        longest = max(batch[-1].end - batch[0].start for batch in self._batches)
+        self._first = torch.empty(longest, dtype=torch.float32, device=device)
+        """What the transform's first product leaves of a batch; kept, for fresh pages cost a part of a product."""
         self._peaks = torch.zeros(len(self.flat) // self.columns, dtype=torch.float32, device=device)
         """The largest magnitude of each line."""
 
@@ -88,7 +91,7 @@ class Pool:
         across = real_basis(self.columns).to(self.flat.device).T
         for batch in self._batches:
             low, high = batch[0].start, batch[-1].end
-            first = torch.empty(high - low, dtype=torch.float32, device=self.flat.device)
+            first = self._first[: high - low]
             for piece in batch:
                 grid = piece.grid
                 source = values[grid.name].reshape(grid.rows, self.rows, -1)[piece.rows]

@@ -84,10 +84,11 @@ class DistroState:
             sent_CK = values_CK != 0
             keys, values = keys_CK[sent_CK], values_CK[sent_CK]
             bits = torch.where(values < 0, -1, 1).to(torch.int8)
+            keys_N, bits_N = keys.numpy(), bits.numpy()
             ends = sent_CK.sum(dim=1).cumsum(0)[pool.last_chunk].tolist()
             for grid, begin, end in zip(pool.grids, [0, *ends], ends, strict=False):
                 kept[grid.name] = Kept(keys[begin:end], values[begin:end])
-                signs[grid.name] = Signs(keys[begin:end].numpy(), bits[begin:end].numpy())
+                signs[grid.name] = Signs(keys_N[begin:end], bits_N[begin:end])
                 if not whole:
                     grid.put(self.error[grid.name], pool.tensors[grid.name])
         if not whole:

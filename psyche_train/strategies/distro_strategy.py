@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from psyche_train.fold.chunks import Grid
 from psyche_train.fold.exact import Ballot, Signs, apply_step, direction
 from psyche_train.fold.mean import replace
 from psyche_train.learner import Learner
@@ -31,16 +32,11 @@ class Distro(Strategy[Body]):
     ) -> None:
         super().__init__(spec, schema, tier, device)
         self.config = config
-        self._codecs = tuple(
-            PayloadLayout(self.shares.trained(any_tier, 0, 0), config.compression_topk, config.entropy)
-            for any_tier in range(schema.max_tier + 1)
-        )
         self.state = DistroState(config, self.shares.held(tier), device)
 
-    @property
-    def codecs(self) -> Sequence[PayloadLayout]:
-        """The body's codec of every tier."""
-        return self._codecs
+    def codec_of(self, grids: tuple[Grid, ...]) -> PayloadLayout:
+        """See `Strategy.codec_of`."""
+        return PayloadLayout(grids, self.config.compression_topk, self.config.entropy)
 
     @property
     def layout(self) -> Mapping[str, Any]:

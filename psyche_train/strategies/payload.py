@@ -20,6 +20,7 @@ fields is padded to a byte with zeros. A body has exactly one encoding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +28,7 @@ import numpy.typing as npt
 
 from psyche_train.fold.chunks import Grid, Int64s
 from psyche_train.fold.exact import Signs
-from psyche_train.strategies.bits import bytes_of, pack, unpack
+from psyche_train.strategies.bits import bytes_of, pack, pack_fields, unpack
 from psyche_train.strategies.header import UpdateError
 from psyche_train.strategies.subsets import MAX_K, subset_coder
 
@@ -61,23 +62,37 @@ class PayloadLayout:
 
     def encode(self, body: tuple[Signs, ...]) -> bytes:
         """Return the one encoding of a body: one `Signs` per tensor in schema order."""
-        flags, counts = np.zeros(len(self.grids), dtype=np.int64), []
-        for i, (grid, signs) in enumerate(zip(self.grids, body, strict=True)):
-            flags[i] = len(signs.keys) < grid.num_chunks * self.kept(grid)
-            counts.append(
-                np.bincount(signs.keys // grid.area, minlength=grid.num_chunks)
-                if flags[i]
-                else np.full(grid.num_chunks, self.kept(grid), dtype=np.int64)
-            )
+        sent = [len(signs.keys) for signs in body]
+        full = [grid.num_chunks * self.kept(grid) for grid in self.grids]
+        flags = np.less(sent, full).astype(np.int64)
+        counts = {
+            i: np.bincount(body[i].keys // self.grids[i].area, minlength=self.grids[i].num_chunks)
+            for i in np.flatnonzero(flags).tolist()
+        }
         parts = [pack(flags, 1)]
         if self.entropy:
             return b"".join([*parts, *self._encode_sets(body, flags, counts)])
-        for i, (grid, signs) in enumerate(zip(self.grids, body, strict=True)):
-            if flags[i]:
+        fields = self._index_fields(body, sent)
+        for i, grid in enumerate(self.grids):
+            if i in counts:
                 parts.append(pack(counts[i], self.kept(grid).bit_length()))
-            minus = (signs.signs < 0).astype(np.int64)
-            parts.append(pack(signs.keys % grid.area | minus << _index_bits(grid), _index_bits(grid) + 1))
+            parts.append(fields[i])
         return b"".join(parts)
+
+    def _index_fields(self, body: tuple[Signs, ...], sent: Sequence[int]) -> dict[int, bytes]:
+        """Of every tensor the indices and signs that were sent; all tensors of one chunk area at once."""
+        areas: dict[int, list[int]] = {}
+        for i, grid in enumerate(self.grids):
+            areas.setdefault(grid.area, []).append(i)
+        fields: dict[int, bytes] = {}
+        for area, members in areas.items():
+            bits = (area - 1).bit_length()
+            keys_N = np.concatenate([body[i].keys for i in members])
+            minus_N = np.concatenate([body[i].signs for i in members]) < 0
+            codes_N = keys_N % area | minus_N.astype(np.int64) << bits
+            packed = pack_fields(codes_N, [sent[i] for i in members], bits + 1)
+            fields |= zip(members, packed, strict=True)
+        return fields
 
     def decode(self, data: bytes, at: int) -> tuple[Signs, ...]:
         """Read the body that begins at byte `at`; every other byte string is an `UpdateError`."""
@@ -112,9 +127,15 @@ class PayloadLayout:
             groups.setdefault((grid.area, self.kept(grid)), []).append(i)
         return groups
 
-    def _encode_sets(self, body: tuple[Signs, ...], flags: Int64s, counts: list[Int64s]) -> list[bytes]:
+    def _encode_sets(
+        self, body: tuple[Signs, ...], flags: Int64s, not_full: dict[int, Int64s]
+    ) -> list[bytes]:
         chosen = np.flatnonzero(flags).tolist()
-        parts = [pack(counts[i], self.kept(self.grids[i]).bit_length()) for i in chosen]
+        parts = [pack(not_full[i], self.kept(self.grids[i]).bit_length()) for i in chosen]
+        counts = [
+            not_full[i] if i in not_full else np.full(grid.num_chunks, self.kept(grid), dtype=np.int64)
+            for i, grid in enumerate(self.grids)
+        ]
         index = [signs.keys % grid.area for grid, signs in zip(self.grids, body, strict=True)]
         full = [self._in_full(grid, count) for grid, count in zip(self.grids, counts, strict=True)]
         for (area, kept), members in self._groups().items():

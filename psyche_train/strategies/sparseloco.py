@@ -49,10 +49,6 @@ class SparseLoCo(Strategy[Body]):
     ) -> None:
         super().__init__(spec, schema, tier, device)
         self.config = config
-        self._codecs = tuple(
-            SparseCodec(self.shares.trained(any_tier, 0, 0), config.compression_topk)
-            for any_tier in range(schema.max_tier + 1)
-        )
         self.grids = self.shares.held(tier)
         self.error: dict[str, Tensor] = {}
         """``name -> fp32`` of what is held: what was not sent yet."""
@@ -62,10 +58,9 @@ class SparseLoCo(Strategy[Body]):
         self.inner = LocalAdamW.fresh(config, self.grids, device)
         self.clear()
 
-    @property
-    def codecs(self) -> Sequence[SparseCodec]:
-        """The body's codec of every tier."""
-        return self._codecs
+    def codec_of(self, grids: tuple[Grid, ...]) -> SparseCodec:
+        """See `Strategy.codec_of`."""
+        return SparseCodec(grids, self.config.compression_topk)
 
     @property
     def layout(self) -> Mapping[str, Any]:

@@ -376,6 +376,8 @@ _ROUTES: list[tuple[str, str, Any]] = [
     ("GET", rf"/api/models/{_NAME}/tree/(.+)", _Handler.tree),
     ("GET", rf"/api/models/{_NAME}/revision/(.+)", _Handler.info),
     ("GET", rf"/api/models/{_NAME}", _Handler.info),
+    ("GET", rf"/api/datasets/{_NAME}/revision/(.+)", _Handler.info),
+    ("GET", rf"/api/datasets/{_NAME}", _Handler.info),
     ("POST", rf"/{_NAME}\.git/info/lfs/objects/batch", _Handler.batch),
     ("PUT", r"/lfs/([0-9a-f]{64})", _Handler.put),
     ("PUT", r"/lfs-part/([0-9a-f]{64})/(\d+)", _Handler.put_part),

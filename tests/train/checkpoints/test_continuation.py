@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from psyche_train.checkpoints.errors import CheckpointError
+from psyche_train.checkpoints.files import FOLDED
+from psyche_train.checkpoints.manifest import read_manifest
+from psyche_train.checkpoints.store import read_position
 from psyche_train.local_run import RUN, LocalRun
+from psyche_train.matformer.loading import inferred
+from psyche_train.matformer.slice import cut_checkpoint
+from psyche_train.matformer.stored import full_weights_hash
 from psyche_train.trainer import Trainer
 
 STEPS = 4
@@ -84,3 +91,64 @@ def test_a_sharded_checkpoint_restores_the_same_bits(spec, tmp_path):
     assert again.digests() == before[0][0]
     own = again.training.tensors()
     assert all(torch.equal(own[name], value) for name, value in before[0][1].items())
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "SparseLoCo"])
+def test_a_slice_keeps_the_momenta_and_goes_on_with_the_same_bits(make_spec, tmp_path, kind):
+    spec = make_spec(optimizer={kind: OPTIMIZERS[kind]})
+    run = LocalRun(spec, (0, 1, 2), tmp_path / "run", samples=8)
+    list(run.train(2))
+    run.drain()
+    full, positions = run.members[0].save(), run.members[0].position
+    done = len(run.log)
+    cut = tmp_path / "cut"
+    cut_checkpoint(full, cut, [1, 2])
+    assert [slice_.was_there for slice_ in cut_checkpoint(full, cut, [1, 2])] == [True, True]
+    list(run.train(2))
+    run.drain()
+    for tier in (1, 2):
+        folder = cut / f"tier{tier}"
+        manifest = read_manifest(folder)
+        assert FOLDED in manifest.files
+        member = Trainer(spec, tier=tier, run=RUN, state_dir=tmp_path / str(tier), device="cpu")
+        member.restore(folder, positions)
+        assert member.training.folded
+        assert all(bool(values.any()) for values in member.training.folded.values() if values.numel() > 64)
+        source = inferred(folder, member.schema)
+        agreed = read_position(full)[1].weights_sha256
+        assert full_weights_hash(source, member.shared) == agreed
+        for record, blobs in run.log[done:]:
+            member.fold(record, blobs, None)
+        assert member.digests() == run.members[tier].digests()
+        assert member.digests() == run.members[0].digests()[: 3 - tier]
+
+
+def test_momenta_of_a_slice_that_were_changed_or_lost_are_refused(make_spec, tmp_path):
+    spec = make_spec(optimizer={"AdamW": OPTIMIZERS["AdamW"]})
+    run = LocalRun(spec, (0,), tmp_path / "run", samples=4)
+    list(run.train(2))
+    run.drain()
+    full = run.members[0].save()
+    cut_checkpoint(full, tmp_path, [1])
+    folder = tmp_path / "tier1"
+    member = Trainer(spec, tier=1, run=RUN, state_dir=tmp_path / "1", device="cpu")
+    source, agreed = inferred(folder, member.schema), read_position(full)[1].weights_sha256
+    raw = bytearray((folder / FOLDED).read_bytes())
+    raw[-2] ^= 1
+    (folder / FOLDED).write_bytes(bytes(raw))
+    assert full_weights_hash(source, member.shared) != agreed
+    with pytest.raises(CheckpointError, match="is not this slice"):
+        cut_checkpoint(full, tmp_path, [1])
+    (folder / FOLDED).unlink()
+    with pytest.raises(CheckpointError, match="lacks exp_avg"):
+        full_weights_hash(source, member.shared)
+    (full / FOLDED).unlink()
+    (full / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match="is not this slice"):
+        cut_checkpoint(full, tmp_path, [1])
+
+
+def test_kinds_of_folded_state_are_in_the_order_of_their_names(make_spec):
+    for kind, keys in OPTIMIZERS.items():
+        folded = make_spec(optimizer={kind: keys}).optimizer.chosen.folded
+        assert list(folded) == sorted(folded)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from psyche_train.checkpoints.errors import CheckpointError
 from psyche_train.cli.main import main
@@ -19,6 +19,7 @@ from psyche_train.matformer.slice import cut_checkpoint
 from psyche_train.matformer.stored import read_slice
 from psyche_train.models.schema import Schema, TierError
 from tests.train.checkpoints.conftest import save_llama
+from tests.train.test_models import CONFIGS
 
 TOKENS = torch.arange(40).reshape(2, 20) * 5 % 256
 
@@ -144,3 +145,26 @@ def test_the_exported_model_generates(tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "export")
     written = model.generate(TOKENS[:1, :5], max_new_tokens=4, do_sample=False, pad_token_id=0)
     assert written.shape == (1, 9)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "deepseek_v3"])
+def test_experts_open_again_with_the_same_logits_exported_and_sliced(tmp_path, kind):
+    torch.manual_seed(3)
+    config = AutoConfig.for_model(kind, **CONFIGS[kind])
+    full = tmp_path / "full"
+    AutoModelForCausalLM.from_config(config).save_pretrained(full)
+    tokens = TOKENS % CONFIGS[kind]["vocab_size"]
+    cut_checkpoint(full, full, [1])
+    for tier, source in ((0, full), (1, full), (1, full / "tier1")):
+        done = export_model(source, tmp_path / f"export{tier}{source.name}", tier=tier)
+        model = AutoModelForCausalLM.from_pretrained(done.path, dtype=torch.float32).eval()
+        schema = Schema.of(family := read_family(source), 1)
+        weights = read_slice(inferred(source, schema), schema, tier)
+        own = family.build(family.ffn_width >> tier, weights, torch.device("cpu"), factor=2.0**tier).eval()
+        with torch.no_grad():
+            wanted, found = own(input_ids=tokens).logits, model(input_ids=tokens).logits
+        assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-6)
+        assert found.std() > 1e-3
+    sliced = AutoModelForCausalLM.from_pretrained(full / "tier1", dtype=torch.float32)
+    assert set(sliced.state_dict()) == set(AutoModelForCausalLM.from_config(config).state_dict())
+    assert sliced.config.moe_intermediate_size == CONFIGS[kind]["moe_intermediate_size"] // 2

@@ -15,7 +15,7 @@ from psyche_train.local_run import RUN
 from psyche_train.matformer.first import checkpoint_dir, config_sha256, first_weights, schema_of
 from psyche_train.matformer.slice import cut_checkpoint
 from psyche_train.spec import TrainSpec
-from psyche_train.trainer import Trainer
+from psyche_train.trainer import Trainer, TrainerError
 from tests.train.checkpoints.conftest import save_llama
 
 
@@ -97,8 +97,57 @@ def test_a_configuration_that_computes_something_else_is_refused(make_spec, full
     (full / "config.json").write_text(json.dumps({**tables, "transformers_version": "9", "use_cache": True}))
     schema_of(spec)
     (full / "config.json").write_text(json.dumps({**tables, key: value}))
+    with (
+        pytest.raises(CheckpointError, match="another model than the run's"),
+        first_weights(spec, schema_of(spec), 0),
+    ):
+        pass
+
+
+def test_a_member_without_the_first_weights_goes_on_from_agreed_ones(make_spec, full, tmp_path):
+    spec = local(make_spec, full).resolve()
+    others = [
+        Trainer(spec, tier=tier, run=RUN, state_dir=tmp_path / f"o{tier}", device="cpu") for tier in (0, 1)
+    ]
+    for other in others:
+        other.load()
+    agreed = others[0].save()
+    full.rename(tmp_path / "gone")
+    for tier, other in enumerate(others):
+        member = Trainer(spec, tier=tier, run=RUN, state_dir=tmp_path / f"m{tier}", device="cpu")
+        with pytest.raises(CheckpointError, match="not a directory"):
+            member.load()
+        member.load(agreed=True)
+        assert "from members" in member.source.checkpoint
+        with pytest.raises(TrainerError, match="no weights yet"):
+            member.digests()
+        member.restore(agreed, other.position)
+        assert member.digests() == other.digests()
+        member.save()
+        again = Trainer(spec, tier=tier, run=RUN, state_dir=tmp_path / f"m{tier}", device="cpu")
+        again.load()
+        assert again.digests() == other.digests()
+
+
+def test_the_model_is_in_the_specification_unless_it_is_long(make_spec, full):
+    spec = local(make_spec, full).resolve()
+    assert spec.checkpoint.chosen.config["hidden_size"] == 32
+    assert TrainSpec.from_bytes(spec.to_bytes()) == spec
+    config = {**spec.checkpoint.chosen.config, "hidden_size": 64}
     with pytest.raises(CheckpointError, match="another model than the run's"):
-        schema_of(spec)
+        schema_of(make_spec(checkpoint={"Local": {**spec.checkpoint.chosen.model_dump(), "config": config}}))
+    tables = json.loads((full / "config.json").read_text())
+    labels = {str(i): "label" * 10 for i in range(200)}
+    (full / "config.json").write_text(json.dumps({**tables, "id2label": labels}))
+    spec = local(make_spec, full).resolve()
+    assert spec.checkpoint.chosen.config is None
+    schema_of(spec)
+
+
+@pytest.mark.parametrize("table", [{"P2P": {"repo_id": "org/model"}}, "Ephemeral", {"P2PGcs": {}}])
+def test_a_run_from_peers_only_is_refused_with_what_to_do(make_spec, table):
+    with pytest.raises(ValueError, match=r"cannot start from peers only.*Choose Init, Hub, Local or Url"):
+        make_spec(checkpoint=table)
 
 
 def test_the_configuration_of_a_slice_has_the_hash_of_the_full_one(full):

@@ -132,7 +132,7 @@ def test_bytes_meaning_and_fold_are_those_of_the_golden_file(kind, make_spec):
     )
     updates = []
     for slot, (tier, tokens) in enumerate(SENDERS):
-        grids = strategy.codecs[tier].grids
+        grids = strategy.shares.trained(tier, 0, 0)
         body = tuple(MAKERS[kind](grid, min(3, grid.area), slot * 100 + i) for i, grid in enumerate(grids))
         header = UpdateHeader(
             run=bytes(range(100, 132)),
@@ -158,7 +158,7 @@ def test_bytes_meaning_and_fold_are_those_of_the_golden_file(kind, make_spec):
         "version": VERSION,
         "strategy": strategy.code,
         "updates": [blob.hex() for blob in blobs],
-        "tensors": [grid.name for grid in strategy.codecs[0].grids],
+        "tensors": [grid.name for grid in strategy.shares.trained(0, 0, 0)],
         "meaning": [[meaning(tensor) for tensor in update.body] for update in decoded],
         "parts_after_two_folds": [digest.hex() for digest in digests],
         "hash_after_two_folds": weights_hash(digests).hex(),
