@@ -20,7 +20,7 @@ from psyche_chain.cli import exit_codes
 from psyche_chain.errors import ConfigError
 from tests.localnet.simulator.broken import BUGS
 
-FEW_SEEDS = 6
+FEW_SEEDS = 8
 """Schedules within which each planted bug is found."""
 
 
