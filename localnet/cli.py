@@ -23,6 +23,7 @@ from localnet.chain import __main__ as chain
 from localnet.chain.server import ChainConfig, StartError
 from localnet.deploy import command as checks
 from localnet.run import command as launcher
+from localnet.simulator import command as simulator
 from psyche_chain.cli import exit_codes
 from psyche_chain.cli.options import endpoints
 from psyche_train.cli.shell import by_type, run_app
@@ -117,6 +118,8 @@ app.command(
     "run",
     epilog="Example: psyche-localnet run config/demo.toml --clients 3 --tiers 0,1,1 --kill-random 1 --every 20",
 )(launcher.run)
+
+app.command(epilog="Example: psyche-localnet simulate --schedules 1000 --workers 2")(simulator.simulate)
 
 
 def _payer(path: Path | None, state_dir: Path) -> Keypair:

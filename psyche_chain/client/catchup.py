@@ -20,8 +20,9 @@ from psyche_chain.client.ports import Adapter, Network, NotYet
 from psyche_chain.client.sharing import PEERS_SCHEME, Sharing, blob_id_of
 from psyche_chain.client.view import GENESIS, ChainView, RoundStatus
 from psyche_chain.client.weights import Weights
+from psyche_train.blobs import BlobStoreError
 from psyche_train.fold.digest import weights_hash
-from psyche_train.network import FetchError, NetworkError
+from psyche_train.network import NetworkError
 from psyche_train.records import Accepted, RoundRecord
 
 __all__ = ["PEERS_SCHEME", "CatchUp", "blob_id_of", "holders_of"]
@@ -188,7 +189,7 @@ class CatchUp:
                     max_bytes=self._weights.max_update_bytes,
                     holders=holders_of(view, record.number, accepted.slot),
                 )
-            except FetchError as error:
+            except (NetworkError, BlobStoreError) as error:  # uncaught they would end the nursery, as a group
                 failures.append(str(error))
 
         async with trio.open_nursery() as nursery:

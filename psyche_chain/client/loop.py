@@ -8,10 +8,8 @@ remembered as done: the next snapshot shows it, or the duty is decided again.
 from __future__ import annotations
 
 import logging
-import os
 import random
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import trio
@@ -130,21 +128,20 @@ class Client:
         self._exit_code = 0
 
     async def run(self) -> int:
-        """Be a member until the run is finished or the process is asked to stop; return the exit status."""
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async with trio.open_nursery() as self._nursery:
-                self._nursery.start_soon(self._handle_signals, signals)
-                self._nursery.start_soon(self._keep_members)
-                if self._listen is not None:
-                    self._nursery.start_soon(self._listen, self.poke)
-                await self._watch()
-                self._nursery.cancel_scope.cancel()
+        """Be a member until the run is finished or `stop` was called; return the exit status."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._keep_members)
+            if self._listen is not None:
+                self._nursery.start_soon(self._listen, self.poke)
+            await self._watch()
+            self._nursery.cancel_scope.cancel()
         self._events.emit("exit", code=self._exit_code)
         return self._exit_code
 
     def stop(self) -> None:
         """Leave the run, then end."""
         if not self._stopping:
+            self._events.emit("leaving")
             self._stopping = True
             self._acts.cancel_training()
             self._acts.end_evaluation()
@@ -159,13 +156,6 @@ class Client:
         chain_slot = self._view.chain_slot if self._view else 0
         busy = frozenset(key for key, why in self._busy.items() if why.holds(chain_slot, self._asked_at))
         return self._acts.state(self._wallet, busy, stopping=self._stopping)
-
-    async def _handle_signals(self, signals: AsyncIterator[int]) -> None:
-        async for number in signals:
-            if self._stopping:
-                os._exit(128 + number)
-            self._events.emit("leaving")
-            self.stop()
 
     async def _watch(self) -> None:
         """Poll until there is nothing left to do."""
@@ -282,7 +272,7 @@ class Client:
         except Refused as error:
             quiet = error.name in HARMLESS
             self._failed(duty, why, error, first_retry_s=0.3 if quiet else 1.0, quiet=quiet)
-        except (NotYet, NetworkError, BlobStoreError) as error:
+        except (NotYet, NetworkError, BlobStoreError, OSError) as error:
             self._failed(duty, why, error, first_retry_s=0.5, quiet=why.failures == 0)
         except PsycheError as error:
             self._failed(duty, why, error, first_retry_s=0.5, quiet=False)

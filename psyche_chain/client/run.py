@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+from collections.abc import AsyncIterator
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import trio
@@ -25,6 +28,9 @@ from psyche_chain.client.statedir import StateDir
 from psyche_chain.client.twin import refuse_twin
 from psyche_chain.errors import PsycheError
 from psyche_chain.wallet import load_wallet
+
+if TYPE_CHECKING:
+    from psyche_chain.client.loop import Client
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +178,7 @@ async def _be_member(
                 linger_s=options.linger_s,
                 listen=partial(watch_account, options.rpc, run.run_state),
             )
-            status = await client.run()
+            status = await _run_until_signalled(client)
             if uploader is not None:
                 await uploader.finish(deadline_s=UPLOAD_END_S)
             return status
@@ -180,14 +186,33 @@ async def _be_member(
         raise PsycheError(str(error), f"look into {folder.path / 'network.log'}") from error
 
 
+async def _run_until_signalled(client: Client) -> int:
+    """Run a member; the first Ctrl-C or SIGTERM makes it leave, the second ends the process at once."""
+
+    async def obey(signals: AsyncIterator[int]) -> None:
+        is_leaving = False
+        async for number in signals:
+            if is_leaving:
+                os._exit(128 + number)
+            is_leaving = True
+            client.stop()
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(obey, signals)
+            status = await client.run()
+            nursery.cancel_scope.cancel()
+    return status
+
+
 def _listeners(options: JoinOptions, run: str) -> list[Listener]:
-    """Who hears of events besides the file: standard error, and the caller."""
-    found: list[Listener] = [Narrator(linger_s=options.linger_s)]
+    """Who hears of events besides the file: the caller, or standard error where the caller does not tell the user."""
+    found: list[Listener] = [] if options.on_event is None else [options.on_event]
     if options.json_logs:
         logs = JsonLogs(run)
         logs.install()
         found.append(logs.show)
-    return found or [show]
+    return found or [Narrator(linger_s=options.linger_s)]
 
 
 def poll_interval_s(url: str) -> float:

@@ -12,7 +12,7 @@ from psyche_chain.client.events import EventLog
 from psyche_chain.client.ports import Network, NotYet
 from psyche_chain.client.weights import Weights
 from psyche_train.blobs import BlobStoreError
-from psyche_train.network import FetchError
+from psyche_train.network import NetworkError
 
 DEADLINE_S = 600.0
 """For one shard; what has arrived is kept, so that the next try goes on."""
@@ -73,5 +73,5 @@ class RunData:
         async with limit:
             try:
                 await self._network.obtain(blob, deadline_s=DEADLINE_S, max_bytes=MAX_SHARD_BYTES)
-            except (FetchError, BlobStoreError) as error:
+            except (NetworkError, BlobStoreError) as error:
                 failures.append(str(error))

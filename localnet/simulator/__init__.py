@@ -1,0 +1,1 @@
+"""Whole runs in one process and in simulated time, the same for the same seed; see docs/simulator.md."""

@@ -1,0 +1,144 @@
+"""The simulator: the same every time, right about members that are right, and not blind to bugs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from localnet.cli import main
+from localnet.simulator.campaign import Drawing, many, some
+from localnet.simulator.plan import KINDS, Fault, Plan, draw
+from localnet.simulator.schedule import play
+from localnet.simulator.shrink import shrink
+from psyche_chain.cli import exit_codes
+from psyche_chain.errors import ConfigError
+from tests.localnet.simulator.broken import BUGS
+
+FEW_SEEDS = 8
+"""Schedules within which each planted bug is found."""
+
+
+def test_schedules_without_faults_finish_and_pay() -> None:
+    tally = some(range(4), Drawing(faults=0))
+    assert tally.failures == []
+    assert tally.events["error"] == 0
+    assert tally.events["fold"] > 0
+    assert tally.faults.total() == 0
+
+
+def test_schedules_with_faults_keep_what_must_hold() -> None:
+    tally = some(range(8), Drawing())
+    assert tally.failures == []
+    assert tally.faults.total() > 10, "hardly a fault was met"
+
+
+@pytest.mark.slow
+def test_more_schedules_on_two_processes_keep_what_must_hold() -> None:
+    told: list[int] = []
+    tally = many(500, 40, Drawing(), workers=2, progress=lambda t: told.append(t.schedules))
+    assert tally.failures == []
+    assert tally.schedules == told[-1] == 40
+    assert len(tally.faults) > len(KINDS) // 2, "half of the kinds of fault were never met"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_kind_of_fault_is_survived(kind: str) -> None:
+    plan = draw(7, members=3, faults=2, kinds=(kind,))
+    early = tuple(dataclasses.replace(f, at=150 + 200 * n) for n, f in enumerate(plan.faults))
+    outcome = play(dataclasses.replace(plan, faults=early, total_steps=5))
+    assert outcome.violations == []
+    assert outcome.met.total() >= 1
+
+
+def test_same_seed_is_the_same_schedule_in_another_process_with_other_hashes() -> None:
+    drawn = draw(14)
+    here = play(drawn)
+    assert play(drawn).digest == here.digest, "a second play in one process differs"
+    assert play(draw(15)).digest != here.digest
+    command = [sys.executable, "-m", "localnet.cli", "simulate", "--seed", "14", "--no-shrink", "--json"]
+    environment = {**os.environ, "PYTHONHASHSEED": "4242"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    assert json.loads(done.stdout)["digest"] == here.digest
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if BUGS[n].lasting_s else n for n in BUGS]
+)
+def test_planted_bug_is_found(name: str) -> None:
+    bug = BUGS[name]
+    outcomes = (play(bug.plan(seed), parts=bug.parts) for seed in range(FEW_SEEDS))
+    found = next((o for o in outcomes if o.violations), None)
+    assert found is not None, f"not found in {FEW_SEEDS} schedules"
+    assert found.signature in bug.shows
+    assert play(found.plan).violations == [], "the schedule fails without the bug too"
+
+
+@pytest.mark.slow
+def test_failure_shrinks_to_what_causes_it() -> None:
+    bug = BUGS["attests unseen"]
+    failing = next(
+        o for o in (play(bug.plan(seed), parts=bug.parts) for seed in range(FEW_SEEDS)) if o.violations
+    )
+    noise = (Fault("sleep", 1, 2000, 20.0), Fault("halt", -1, 9000, 10.0))
+    first = play(dataclasses.replace(failing.plan, faults=(*failing.plan.faults, *noise)), parts=bug.parts)
+    assert first.signature == "accepted"
+    smallest, plays = shrink(first, lambda p: play(p, parts=bug.parts), max_plays=40)
+    assert smallest.signature == "accepted"
+    assert [f.kind for f in smallest.plan.faults] == ["garbage"]
+    assert plays <= 40
+    again = play(Plan.from_json(smallest.plan.to_json()), parts=bug.parts)
+    assert (again.signature, again.digest) == ("accepted", smallest.digest)
+
+
+def test_plan_survives_json() -> None:
+    for seed in range(50):
+        plan = draw(seed)
+        assert Plan.from_json(plan.to_json()) == plan
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "{}",
+        '{"seed": 1, "tiers": [1], "weights": [1]}',
+        '{"seed": 1, "tiers": [0], "weights": [1], "more": 1}',
+        '{"seed": 1, "tiers": [0], "weights": [1, 2]}',
+        '{"seed": 1, "tiers": [0], "weights": [1], "faults": [{"kind": "flood", "member": 0, "at": 1, "for_s": 1}]}',
+        '{"seed": 1, "tiers": [0], "weights": [1], "faults": [3]}',
+        '{"seed": 1, "tiers": ["x"], "weights": [1]}',
+        '{"seed": 1, "tiers": [0, 1], "weights": [1, 99]}',
+        '{"seed": 1, "tiers": [0, 1], "weights": [1, 1], "total_steps": -3}',
+        '{"seed": 1, "tiers": [0, 1], "weights": [1, 1], "total_steps": "many"}',
+    ],
+)
+def test_file_that_is_no_schedule_is_refused(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError):
+        Plan.from_json(text)
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    assert main(["simulate", "--replay", str(path)]) == exit_codes.CONFIG
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_unknown_kind_of_fault_names_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--kind", "flood"]) == exit_codes.CONFIG
+    assert "garbage" in capsys.readouterr().err
+
+
+def test_trace_of_one_seed_tells_what_happened(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--seed", "1", "--members", "2", "--faults", "0", "--trace"]) == 0
+    out = capsys.readouterr().out
+    assert "chain Finished" in out
+    assert "digest" in out.splitlines()[-1]
