@@ -183,6 +183,9 @@ def play(s: Session) -> None:
     s.show("status demo")
     s.show("tick demo")
     take_part(s.chain.url, s.run_key, [s.folder / "alice.json", s.folder / "bob.json"], [0, 1], joined=True)
+    s.show("replay demo", status=2)
+    (s.folder / "alice").mkdir()
+    s.show("replay demo --state-dir alice", status=4)  # these members train nothing and keep no records
     s.show("rewards demo")
     s.show(f"settle demo --for {keys['alice']}")
     s.show("settle demo")

@@ -17,7 +17,7 @@ COMMON = ("--rpc", "--keypair", "--priority-fee", "--max-fee", "--json", "--help
 """Options that are told of once."""
 SECTIONS: Mapping[str, Sequence[str]] = {
     "Wallet and cluster": ("wallet new", "wallet address", "wallet airdrop", "wallet balance", "doctor"),
-    "A run": ("validate-config", "create-run", "update-run", "list-runs", "status", "show"),
+    "A run": ("validate-config", "create-run", "update-run", "list-runs", "status", "show", "replay"),
     "Steering": ("pause", "resume", "set-rates", "set-authority", "tick"),
     "Who may join": (
         "authorize",
