@@ -63,9 +63,6 @@ MaxFeeOpt = Annotated[
         rich_help_panel="Connection",
     ),
 ]
-_ANNOUNCE: Final = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/[A-Za-z0-9.:_-]+/tcp/[0-9]{1,5}", re.ASCII)
-MAX_CONTACT: Final = 128
-"""Characters of a member's addresses on chain."""
 DEFAULT_MAX_FEE: Final = 100_000
 """Lamports: 0.0001 SOL for a transaction."""
 MAX_PRICE: Final = 2**63
@@ -104,27 +101,6 @@ def check_listen(address: str) -> None:
         raise PsycheError(
             f"--listen: {address!r} is not an address to listen on",
             "for example --listen /ip4/0.0.0.0/tcp/4001; port 0 lets the system choose, none only dials out",
-            exit_codes.USAGE,
-        )
-
-
-def check_announce(addresses: list[str]) -> None:
-    """Refuse addresses that nobody can dial, or that do not fit on the chain.
-
-    Raises:
-        PsycheError: one is not `/ip4|ip6|dns/<host>/tcp/<port>`, or they are too long together.
-    """
-    for address in addresses:
-        if not _ANNOUNCE.fullmatch(address) or not 1 <= int(address.rpartition("/")[2]) <= 65_535:
-            raise PsycheError(
-                f"--announce: {address!r} is not an address that can be dialled",
-                "for example --announce /ip4/203.0.113.7/tcp/4001 or /dns/gpu.example.org/tcp/4001",
-                exit_codes.USAGE,
-            )
-    if len(",".join(addresses)) > MAX_CONTACT:
-        raise PsycheError(
-            f"--announce: the addresses have more than {MAX_CONTACT} characters together",
-            "give fewer: one that works is enough",
             exit_codes.USAGE,
         )
 
