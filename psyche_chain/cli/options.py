@@ -63,6 +63,8 @@ MaxFeeOpt = Annotated[
         rich_help_panel="Connection",
     ),
 ]
+MAX_CONTACT: Final = 128
+"""Characters of addresses that a membership on chain has room for."""
 DEFAULT_MAX_FEE: Final = 100_000
 """Lamports: 0.0001 SOL for a transaction."""
 MAX_PRICE: Final = 2**63
@@ -105,10 +107,6 @@ def check_listen(address: str) -> None:
         )
 
 
-MAX_CONTACT_CHARS = 128
-"""A membership on chain has room for so many characters of addresses."""
-
-
 def check_announce(addresses: list[str]) -> None:
     """Refuse addresses that nobody can dial.
 
@@ -118,7 +116,7 @@ def check_announce(addresses: list[str]) -> None:
     for address in addresses:
         empty, family, host, protocol, port = (address.split("/") + [""] * 5)[:5]
         good = address.count("/") == 4 and (empty, protocol) == ("", "tcp") and "," not in address
-        good = good and port.isascii() and port.isdigit() and 1 <= int(port) <= 65_535
+        good = good and bool(re.fullmatch("[0-9]{1,5}", port)) and 1 <= int(port) <= 65_535
         if family in ("ip4", "ip6"):
             try:
                 parsed = ipaddress.ip_address(host)
@@ -133,10 +131,10 @@ def check_announce(addresses: list[str]) -> None:
                 "for example --announce /ip4/203.0.113.7/tcp/4001 or /dns/gpu.example.org/tcp/4001",
                 exit_codes.USAGE,
             )
-    if len(",".join(addresses)) > MAX_CONTACT_CHARS:
+    if len(",".join(addresses)) > MAX_CONTACT:
         raise PsycheError(
             f"--announce: {len(','.join(addresses))} characters of addresses, the chain has room for "
-            f"{MAX_CONTACT_CHARS}",
+            f"{MAX_CONTACT}",
             "announce fewer",
             exit_codes.USAGE,
         )

@@ -1,12 +1,13 @@
 """What py-libp2p 0.8.1 gets from us below its streams: buffered TCP, and Noise that checks who is there.
 
-Three measured traps are closed here, once for everything above:
+Four measured traps are closed here, once for everything above:
 
 - a cancelled write left half a frame, or a used-up nonce, on the connection: `NoiseSession.write` finishes
   what it began, whoever is cancelled. A write that cannot end (a frozen peer) ends when the watchdog of
   `links.py` aborts the socket;
 - any key that completed the handshake was accepted: `MemberNoise` closes connections of strangers right
   after the handshake, before a muxer or a stream exists;
+- one member could hold any number of sessions, at half a megabyte each: `MemberNoise` keeps to a few;
 - each inbound connection kept a task and one of the swarm's inbound slots for the life of the process, so
   that a node refused everybody after a few hundred reconnections: `MemberTCP` ends the handler with its
   socket.
@@ -14,9 +15,10 @@ Three measured traps are closed here, once for everything above:
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any
+from weakref import WeakSet
 
 import trio
 from libp2p.crypto.keys import KeyPair
@@ -36,6 +38,8 @@ CLOSE_GRACE_S = 1.0
 """How long a connection's handler may clean up after its socket closed."""
 MAX_PENDING_PER_HOST = 64
 """Connections of one remote address that may be in the handshake at once."""
+MAX_SESSIONS_PER_MEMBER = 8
+"""Sessions that one member may have opened to us; the swarm keeps three, the others are knocks and dying ones."""
 
 
 class Traffic:
@@ -195,9 +199,19 @@ class MemberNoise(NoiseTransport):  # type: ignore[misc, unused-ignore]
         super().__init__(key_pair, noise_privkey=create_new_key_pair().private_key)
         self._allowed = allowed
         self._refused = refused
+        self._inbound: defaultdict[ID, WeakSet[BufferedStream]] = defaultdict(WeakSet)
 
     async def secure_inbound(self, conn: Any) -> NoiseSession:
-        return await self._admit(await super().secure_inbound(conn), conn)
+        session = await super().secure_inbound(conn)
+        admitted = await self._admit(session, conn)
+        streams = self._inbound[admitted.remote_peer]
+        if sum(not stream.closed.is_set() for stream in streams) >= MAX_SESSIONS_PER_MEMBER:
+            await session.close()
+            raise HandshakeFailure(
+                f"{admitted.remote_peer} has {MAX_SESSIONS_PER_MEMBER} sessions with us already"
+            )
+        streams.add(conn.stream)
+        return admitted
 
     async def secure_outbound(self, conn: Any, peer_id: ID) -> NoiseSession:
         return await self._admit(await super().secure_outbound(conn, peer_id), conn)

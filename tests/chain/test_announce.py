@@ -17,6 +17,8 @@ from psyche_chain.errors import PsycheError
         "/ip6/203.0.113.7/tcp/4001",
         "/dns/a,b/tcp/4001",
         "/ip4/203.0.113.7/tcp/4001/p2p/x",
+        "/ip4/203.0.113.7/tcp/" + "1" * 5000,
+        "/dns/-/tcp/4001/",
         "203.0.113.7:4001",
         "",
     ],

@@ -20,6 +20,7 @@ from psyche_train.network import NetworkClient, Peer
 from psyche_train.network.gossip import IDS_PER_MESSAGE, MAX_BLOBS, MAX_PER_MEMBER, Holders
 from psyche_train.network.node import Node
 from psyche_train.network.streams import StreamBroken, read_exactly, write_all
+from psyche_train.network.transport import MAX_SESSIONS_PER_MEMBER
 from psyche_train.network.wire import (
     BLOB_PROTOCOL,
     REPLY_BYTES,
@@ -125,6 +126,34 @@ async def test_sockets_of_strangers(tmp_path: Path) -> None:
         for stream in open_sockets:
             await trio.aclose_forcefully(stream)
         await victim.unharmed(late)
+
+
+async def test_a_member_has_a_few_sessions_and_gets_them_back(tmp_path: Path) -> None:
+    """Each costs its buffers, half a megabyte, whether or not a muxer follows."""
+    async with running(tmp_path, "a") as (a,), peer_in_this_process("greedy") as greedy:
+        greedy.set_members([Peer(a.peer_key, (), 0)])
+        await introduce([a], [Peer(greedy.key, (), 9)])
+        process, address = psutil.Process(a.process_id), Multiaddr((await a.addresses())[0])
+        listening = len(process.net_connections("tcp"))
+        sessions = []
+        for _ in range(3 * MAX_SESSIONS_PER_MEMBER):
+            raw_connection = await greedy.transport.dial(address)
+            sessions.append(
+                await greedy.swarm.upgrader.upgrade_security(
+                    raw_connection, True, greedy.members[a.peer_key].id
+                )
+            )
+
+        def held() -> int:
+            return sum(c.status == psutil.CONN_ESTABLISHED for c in process.net_connections("tcp"))
+
+        assert listening == 1
+        await until(lambda: held() == MAX_SESSIONS_PER_MEMBER)
+        for session in sessions:
+            await session.close()
+        await until(lambda: held() == 0)
+        greedy.set_members([Peer(a.peer_key, tuple(await a.addresses()), 0)])
+        await connected(a, greedy.key)
 
 
 @pytest.mark.slow
