@@ -65,6 +65,7 @@ LOCO_PLAIN = _with(
 LOCO_SENDERS = _with(
     LOCO_MIXED, "loco-mixed-senders", "two halves, divided by senders", optimizer_votes="senders"
 )
+LOCO_ALL_SENDERS = _with(LOCO, "loco-senders", "divided by senders", optimizer_votes="senders")
 LOCO_TOKENS = _with(
     LOCO_MIXED, "loco-mixed-tokens", "two halves, weighed by tokens", optimizer_votes="tokens"
 )
@@ -100,14 +101,15 @@ MATRIX = (
     ADAMW, LOCO, LOCO_MIXED, LOCO_LONE, DISTRO, DISTRO_MIXED, DISTRO_LONE, LOCO_TWIN_1, ADAMW_MIXED, ADAMW_LONE,
     LOCO_FOUR, LOCO_TWIN_2, LOCO_PLAIN, DISTRO_BEFORE, LOCO_HELPER, LOCO_TOKENS, LOCO_SENDERS, LOCO_BEHIND,
     DISTRO_SENDERS, DISTRO_TOKENS, DISTRO_PLAIN, DISTRO_HELPER, LOCO_SAME_FOUR, LOCO_WAITING, ADAMW_PIPED,
-    ADAMW_PLAIN,
+    ADAMW_PLAIN, LOCO_ALL_SENDERS,
 )  # fmt: skip
 
 TABLES = (
-    ("Strategies, three full members", (ADAMW, ADAMW_PIPED, LOCO, LOCO_BEHIND, LOCO_WAITING, DISTRO,
-                                        DISTRO_BEFORE), ADAMW),
+    ("Strategies, three full members", (ADAMW, ADAMW_PIPED, LOCO, LOCO_ALL_SENDERS, LOCO_BEHIND, LOCO_WAITING,
+                                        DISTRO, DISTRO_BEFORE), ADAMW),
     ("Mixed tiers, SparseLoCo", (LOCO, LOCO_MIXED, LOCO_SAME_FOUR, LOCO_FOUR, LOCO_LONE, LOCO_TWIN_1, LOCO_TWIN_2,
-                                 LOCO_PLAIN, LOCO_SENDERS, LOCO_TOKENS, LOCO_HELPER), LOCO),
+                                 LOCO_PLAIN, LOCO_TOKENS, LOCO_HELPER), LOCO),
+    ("Mixed tiers, SparseLoCo, divided by senders", (LOCO_ALL_SENDERS, LOCO_SENDERS, LOCO_LONE), LOCO_ALL_SENDERS),
     ("Mixed tiers, DisTrO", (DISTRO, DISTRO_MIXED, DISTRO_LONE, DISTRO_PLAIN, DISTRO_SENDERS, DISTRO_TOKENS,
                              DISTRO_HELPER), DISTRO),
     ("Mixed tiers, AdamW", (ADAMW, ADAMW_MIXED, ADAMW_LONE, ADAMW_PLAIN), ADAMW),
@@ -132,15 +134,20 @@ class Goal:
 
 GOALS = (
     Goal("SparseLoCo's loss against AdamW's, at most 1 % above", 0.01, lambda r: r.excess(LOCO, ADAMW)),
+    Goal("the same, divided by senders", 0.01, lambda r: r.excess(LOCO_ALL_SENDERS, ADAMW)),
     Goal("DisTrO's loss against AdamW's, at most 1 % above", 0.01, lambda r: r.excess(DISTRO, ADAMW)),
     Goal("mixed tiers 0,1,1 at full width against homogeneous, at most 1 % above, SparseLoCo", 0.01,
          lambda r: r.excess(LOCO_MIXED, LOCO)),
+    Goal("the same, SparseLoCo divided by senders on both sides", 0.01,
+         lambda r: r.excess(LOCO_SENDERS, LOCO_ALL_SENDERS)),
     Goal("the same, DisTrO", 0.01, lambda r: r.excess(DISTRO_MIXED, DISTRO)),
     Goal("the same, AdamW", 0.01, lambda r: r.excess(ADAMW_MIXED, ADAMW)),
     Goal("mixed tiers 0,0,1,2 at full width against homogeneous, at most 1 % above, SparseLoCo", 0.01,
-         lambda r: r.excess(LOCO_FOUR, LOCO)),
+         lambda r: r.excess(LOCO_FOUR, LOCO_SAME_FOUR)),
     Goal("value of helpers, at least 90 %, SparseLoCo", 0.9,
          lambda r: r.helpers(LOCO_MIXED, LOCO, LOCO_LONE), at_most=False),
+    Goal("the same, SparseLoCo divided by senders on both sides", 0.9,
+         lambda r: r.helpers(LOCO_SENDERS, LOCO_ALL_SENDERS, LOCO_LONE), at_most=False),
     Goal("the same, DisTrO", 0.9, lambda r: r.helpers(DISTRO_MIXED, DISTRO, DISTRO_LONE), at_most=False),
     Goal("the same, AdamW", 0.9, lambda r: r.helpers(ADAMW_MIXED, ADAMW, ADAMW_LONE), at_most=False),
     Goal("tier 1 of 0,1,1 against its twin trained on its own, not above", 0.0,

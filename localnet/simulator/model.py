@@ -16,9 +16,12 @@ from typing import Any, Protocol
 
 from psyche_chain.chain.state import Checkpoint, RoundView
 from psyche_train.blobs import blob_id
+from psyche_train.checkpoints.part_index import Offered, Part, PartIndex
 from psyche_train.records import GENESIS, RoundRecord
 
 MAX_UPDATE_BYTES = 4096
+PART_BYTES = 32
+"""A part is its own digest."""
 _MARK = b"update "
 
 
@@ -94,6 +97,12 @@ def weights_hash(parts: Sequence[bytes]) -> bytes:
 def first_parts(top: int, tier: int) -> list[bytes]:
     """The parts before the first round."""
     return [hashlib.sha256(b"part %d" % part).digest() for part in range(top, tier - 1, -1)]
+
+
+def read_parts(path: Path) -> list[bytes]:
+    """The parts that a saved checkpoint holds."""
+    data = (path / "model.safetensors" if path.is_dir() else path).read_bytes()
+    return [data[at : at + PART_BYTES] for at in range(0, len(data), PART_BYTES)]
 
 
 def describe(blob: bytes) -> dict[str, Any]:
@@ -187,10 +196,9 @@ class SimModel:
     def pin(self, path: Path | None) -> None:
         self._pinned = path
 
-    def restore(self, path: Path, position: Position) -> None:
-        """Take the own parts of a checkpoint, of this or a wider tier."""
-        data = (path / "model.safetensors" if path.is_dir() else path).read_bytes()
-        parts = [data[at : at + 32] for at in range(0, len(data), 32)]
+    def restore(self, source: Path | Sequence[bytes], position: Position) -> None:
+        """Take the own parts of a checkpoint, of this or a wider tier, or those that members handed over."""
+        parts = read_parts(source) if isinstance(source, Path) else list(source)
         count = self._top - self._tier + 1
         if len(parts) < count:
             raise ValueError("the checkpoint is of a narrower tier")
@@ -223,19 +231,36 @@ class SimAdapter:
     def position_of(self, checkpoint: Checkpoint) -> Position:
         return Position(checkpoint.history, checkpoint.step)
 
-    def offered(self, path: Path) -> bytes:
-        return (path / "model.safetensors").read_bytes()
+    def offered(self, path: Path, folder: Path) -> list[Offered]:
+        found = []
+        for number, part in enumerate(read_parts(path)):
+            file = folder / str(number)
+            file.write_bytes(part)
+            found.append(Offered(Part(part, ((blob_id(part), len(part)),)), (file,)))
+        return found
+
+    def is_full(self, index: PartIndex) -> bool:
+        return len(index.parts) == self._top + 1
+
+    def needed(self, index: PartIndex) -> tuple[Part, ...]:
+        if [part.num_bytes for part in index.parts] != [PART_BYTES] * (self._top + 1):
+            raise ValueError("the parts are not this model's")
+        return index.parts[: self._top - self._tier + 1]
+
+    def assembled(self, parts: Sequence[Part], path_of: Callable[[bytes], Path]) -> tuple[bytes, ...]:
+        found = tuple(b"".join(path_of(name).read_bytes() for name, _ in part.blobs) for part in parts)
+        if found != tuple(part.digest for part in parts):
+            raise ValueError("the blobs hold other parts")
+        return found
 
     def verify_own(self, path: Path, checkpoint: Checkpoint) -> None:
         """Of a slice the chain shows no hash."""
-        data = (path / "model.safetensors").read_bytes()
-        if len(data) != 32 * (self._top - self._tier + 1):
+        if len(read_parts(path)) != self._top - self._tier + 1:
             raise ValueError(f"{path} is of another tier")
         if self._tier == 0:
             self.verify(path / "model.safetensors", checkpoint.weights_hash)
 
     def verify(self, path: Path, weights_hash_: bytes) -> None:
-        data = path.read_bytes()
-        parts = [data[at : at + 32] for at in range(0, len(data), 32)]
+        parts = read_parts(path)
         if not parts or weights_hash(parts) != weights_hash_:
             raise ValueError("another model")

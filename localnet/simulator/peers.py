@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from localnet.simulator.weather import Weather
-from psyche_train.blobs import BlobStoreError, blob_id
+from psyche_train.blobs import BlobMissing, BlobStoreError, blob_id
 from psyche_train.network import FetchError, NetworkError
 from psyche_train.records import RecordLog, RoundRecord
 
@@ -143,14 +143,32 @@ class SimNetwork:
             await self._edge()
         return self._own.disk.blobs[blob_id]
 
-    async def obtain(self, blob_id: bytes, *, deadline_s: float, max_bytes: int) -> None:
-        await self.fetch(blob_id, deadline_s=deadline_s, max_bytes=max_bytes)
+    async def obtain(
+        self, blob_id: bytes, *, deadline_s: float, max_bytes: int, holders: Sequence[bytes] = ()
+    ) -> None:
+        await self.fetch(blob_id, deadline_s=deadline_s, max_bytes=max_bytes, holders=holders)
 
-    async def fetch_log(self, after: bytes, *, deadline_s: float) -> list[list[RoundRecord]]:
+    def path(self, blob_id: bytes) -> Path:
+        """A file with what the disk holds of a blob at this moment."""
+        path = self._own.log.parent / "blobs" / blob_id.hex()
+        path.unlink(missing_ok=True)
+        if blob_id in self._own.disk.blobs:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(self._own.disk.blobs[blob_id])
+        return path
+
+    async def verify(self, blob_id: bytes) -> None:
+        await self._call()
+        if blob_id not in self._own.disk.blobs:
+            raise BlobMissing(f"blob {blob_id.hex()} is not in the store")
+
+    async def fetch_log(
+        self, after: bytes, *, deadline_s: float, peers: Sequence[bytes] = ()
+    ) -> list[list[RoundRecord]]:
         await self._ask()
         answers = []
         for peer in list(self._peers.all.values()):
-            if peer is self._own or peer.key not in self._known:
+            if peer is self._own or peer.key not in (peers or self._known):
                 continue
             await trio.sleep(min(self._peers.latency_s(self._own, peer), deadline_s))
             if not self._peers.reaches(self._own, peer) or not peer.log.exists():

@@ -56,15 +56,15 @@ class SimRpc:
         self,
         method: str,
         params: Sequence[Any],
-        parse: Callable[[Any], Any],
+        parse: Callable[[Any, int], Any],
         *,
         deadline_s: float | None = None,
-    ) -> tuple[Any, int]:
+    ) -> Any:
         """See `psyche_chain.chain.rpc.RpcPool`; accounts are those of now, whatever the slot."""
         slot, _ = await self.ask()
         if method != "getMultipleAccounts":
-            return parse([]), slot
-        return parse([self._account(Pubkey.from_string(key)) for key in params[0]]), slot
+            return parse([], slot)
+        return parse([self._account(Pubkey.from_string(key)) for key in params[0]], slot)
 
     def _account(self, key: Pubkey) -> dict[str, Any] | None:
         found = self.chain.account(key)

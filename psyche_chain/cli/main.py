@@ -12,7 +12,7 @@ app = new_app(
     help="Create, join and steer training runs on Solana.",
     epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 3 bad file, 4 not found, 5 no funds, "
     "6 chain unreachable, 7 refused by a program, 8 programs missing or of another version, "
-    "10 client too old, 130 interrupted, 143 terminated.",
+    "10 client too old, 11 a training process ended, 130 interrupted, 143 terminated.",
 )
 for module in (runs, steer, member, look, pay, access, peers, replay, doctor):
     module.register(app)

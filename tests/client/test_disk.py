@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +17,6 @@ from psyche_train.network import NetworkError
 from psyche_train.records import GENESIS, Accepted, RoundRecord
 from tests.client.views import NO_CHECKPOINT, SPEC, a_view
 from tests.client.world import FakeAdapter, FakeMember, FakeModel, FakeNetwork
-
-
-class SmallDisk(io.RawIOBase):
-    """Takes so many bytes, then none."""
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.taken = b""
-
-    def write(self, data: Any) -> int:
-        if not self.room:
-            raise OSError(28, "No space left on device")
-        part = bytes(data)[: self.room]
-        self.taken += part
-        self.room -= len(part)
-        return len(part)
-
-
-def test_diary_on_a_full_disk_still_tells_its_listeners() -> None:
-    heard: list[str] = []
-    with EventLog(Path("/dev/full"), [lambda event: heard.append(event["event"])]) as events:
-        events.emit("one")
-        events.emit("two")
-    assert heard == ["one", "two"]
-
-
-@pytest.mark.parametrize("room", [0, 1, 20])
-def test_diary_goes_on_with_whole_lines_when_there_is_room_again(tmp_path: Path, room: int) -> None:
-    events = EventLog(tmp_path / "events.jsonl")
-    events._file.close()
-    events._file = disk = SmallDisk(room)
-    events.emit("lost")
-    events.emit("lost too")
-    disk.room = 10_000
-    events.emit("kept")
-    events.emit("kept too")
-    whole = [json.loads(line) for line in disk.taken.splitlines() if line.endswith(b"}")]
-    assert [e["event"] for e in whole] == ["kept", "kept too"]
 
 
 @pytest.mark.parametrize("error", [BlobStoreError("disk full"), NetworkError("the process is gone")])

@@ -65,7 +65,7 @@ def test_each_event_is_told_once(capsys: pytest.CaptureFixture[str], tmp_path: P
     heard: list[str] = []
     for settings, told in (
         ({"on_event": lambda event: heard.append(event["event"])}, ""),
-        ({}, "joined the run\n"),
+        ({}, "joined the run; Ctrl-C leaves it\n"),
     ):
         options = JoinOptions(run="r", rpc=[], keypair=tmp_path, state_dir=tmp_path, **settings)
         for listener in _listeners(options, "RUN"):
