@@ -1,4 +1,4 @@
-"""Object stores through fsspec: in memory, on disk, and S3 against a stand-in where s3fs and moto are installed."""
+"""Object stores through fsspec: in memory, on disk, and S3 and GCS against stand-ins where those are installed."""
 
 from __future__ import annotations
 
@@ -50,11 +50,29 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     fsspec.filesystem("s3").clear_instance_cache()
 
 
-@pytest.fixture(params=["memory", "file", "s3"])
+@pytest.fixture
+def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of the GCS emulator on this machine."""
+    missing = [name for name in ("gcsfs", "gcp_storage_emulator") if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not installed: pip install gcsfs gcp-storage-emulator")
+    from gcp_storage_emulator.server import create_server
+
+    server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="bucket")
+    server.start()
+    port = server._api._httpd.socket.getsockname()[1]
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("FSSPEC_GS_TOKEN", "anon")
+    yield "gs://bucket/runs/demo"
+    server.stop()
+    fsspec.filesystem("gs").clear_instance_cache()
+
+
+@pytest.fixture(params=["memory", "file", "s3", "gs"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A folder in every kind of store."""
-    if request.param == "s3":
-        return str(request.getfixturevalue("s3"))
+    if request.param in ("s3", "gs"):
+        return str(request.getfixturevalue(request.param))
     if request.param == "file":
         return f"file://{tmp_path}/store/demo"
     request.getfixturevalue("memory")
