@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
-import trio.testing
 from trio._core import _run as trio_run
 
 from localnet.simulator.chain import SimChain
@@ -26,6 +25,7 @@ from localnet.simulator.peers import Peers
 from localnet.simulator.plan import EVERYBODY, Fault, Plan
 from localnet.simulator.referee import MAX_TASKS, Referee, Violation
 from localnet.simulator.threads import host, simulated_threads
+from localnet.simulator.time import SimClock
 from localnet.simulator.weather import Weather
 from psyche_chain.client.view import Phase
 from psyche_chain.errors import PsycheError
@@ -236,8 +236,8 @@ def play(plan: Plan, *, parts: Parts | None = None, keep_trace: bool = False) ->
     began = time.process_time()
     schedule = Schedule(plan, folder, parts or Parts(), keep_trace=keep_trace)
     try:
-        with _deterministic(plan.seed), simulated_threads(), _quiet():
-            clock = trio.testing.MockClock(autojump_threshold=0)
+        clock = SimClock()
+        with _deterministic(plan.seed), simulated_threads(clock), _quiet():
             trio.run(
                 schedule.play, clock=clock, instruments=[_Injector(schedule)], strict_exception_groups=True
             )

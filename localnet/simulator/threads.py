@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import trio
 
+from localnet.simulator.time import SimClock
+
 
 class Host(Protocol):
     """The simulated process in whose name work is done."""
@@ -49,12 +51,13 @@ def _fsync(_descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def simulated_threads() -> Iterator[None]:
-    """`trio.to_thread.run_sync` works as described above, and `os.fsync` asks the member's disk."""
-    real, real_fsync = trio.to_thread.run_sync, os.fsync
+def simulated_threads(clock: SimClock) -> Iterator[None]:
+    """`trio.to_thread.run_sync` works as described above, `os.fsync` asks the member's disk, and sleep is cheap."""
+    real, real_fsync, real_sleep = trio.to_thread.run_sync, os.fsync, trio.sleep
     trio.to_thread.run_sync = _run_sync  # type: ignore[assignment]
     os.fsync = _fsync  # type: ignore[assignment]
+    trio.sleep = clock.sleep
     try:
         yield
     finally:
-        trio.to_thread.run_sync, os.fsync = real, real_fsync
+        trio.to_thread.run_sync, os.fsync, trio.sleep = real, real_fsync, real_sleep
