@@ -2,87 +2,81 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
-from itertools import islice
+import contextlib
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from localnet.simulator.plan import Plan, draw
+import trio
+
+from localnet.simulator.crew import Crew
+from localnet.simulator.plan import Plan
 from localnet.simulator.schedule import Outcome, play
 from localnet.simulator.shrink import shrink
+from localnet.simulator.tally import Drawing, Failure, Tally
 
-AT_ONCE = 8
-"""Schedules that a process is given at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """How schedules are drawn from their seeds."""
-
-    members: int | None = None
-    faults: int | None = None
-    kinds: tuple[str, ...] = ()
-
-    def plan(self, seed: int) -> Plan:
-        return draw(seed, members=self.members, faults=self.faults, kinds=self.kinds)
+LIMIT_CPU_S = 60.0
+"""Of one schedule: they take less than a second, hardly one more than three."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A schedule in which something was wrong."""
-
-    seed: int
-    kind: str
-    message: str
-    smallest: Plan
-    plays: int
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a campaign saw."""
-
-    schedules: int = 0
-    awaits: int = 0
-    cpu_s: float = 0.0
-    simulated_s: float = 0.0
-    faults: Counter[str] = field(default_factory=Counter)
-    events: Counter[str] = field(default_factory=Counter)
-    failures: list[Failure] = field(default_factory=list)
-
-    def add(self, other: Tally) -> None:
-        self.schedules += other.schedules
-        self.awaits += other.awaits
-        self.cpu_s += other.cpu_s
-        self.simulated_s += other.simulated_s
-        self.faults += other.faults
-        self.events += other.events
-        self.failures += other.failures
-
-    def note(self, outcome: Outcome) -> None:
-        self.schedules += 1
-        self.awaits += outcome.awaits
-        self.cpu_s += outcome.cpu_s
-        self.simulated_s += outcome.seconds
-        self.faults += outcome.met
-        self.events += outcome.events
+class TooLong(Exception):
+    """A schedule does not come to its end, although simulated time passes or because none does."""
 
 
 def some(seeds: Sequence[int], drawing: Drawing, shrinks: bool = True) -> Tally:
     """Play the schedules of a few seeds in this process."""
-    tally = Tally()
+    total = Tally()
     for seed in seeds:
-        outcome = play(drawing.plan(seed))
-        tally.note(outcome)
-        if outcome.violations:
-            smallest, plays = shrink(outcome, play) if shrinks else (outcome, 0)
-            first = outcome.violations[0]
-            tally.failures.append(Failure(seed, first.kind, first.message, smallest.plan, plays))
+        total.add(one(seed, drawing, shrinks))
+    return total
+
+
+def one(seed: int, drawing: Drawing, shrinks: bool = True) -> Tally:
+    """Play the schedule of a seed; an error of the simulator itself is a failure like others."""
+    tally = Tally(schedules=1)
+    plan = drawing.plan(seed)
+    try:
+        outcome = _within_limit(plan)
+    except Exception as error:
+        tally.failures.append(Failure(seed, "simulator", _innermost(error), plan, 0))
+        return tally
+    tally.note(outcome)
+    if outcome.violations:
+        smallest, plays = outcome, 0
+        if shrinks:
+            with contextlib.suppress(TooLong, trio.TrioInternalError):
+                smallest, plays = shrink(outcome, _within_limit)
+        first = outcome.violations[0]
+        tally.failures.append(Failure(seed, first.kind, first.message, smallest.plan, plays))
     return tally
+
+
+def _within_limit(plan: Plan) -> Outcome:
+    """Play; raise `TooLong` in it after `LIMIT_CPU_S` of this process' time."""
+    if threading.current_thread() is not threading.main_thread():
+        return play(plan)
+
+    def end(*_: object) -> None:
+        raise TooLong(f"no end after {LIMIT_CPU_S:.0f} s of CPU time")
+
+    before = signal.signal(signal.SIGPROF, end)
+    signal.setitimer(signal.ITIMER_PROF, LIMIT_CPU_S, 1.0)
+    try:
+        return play(plan)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def _innermost(error: BaseException) -> str:
+    """What went wrong and where, of an error that others are wrapped around."""
+    while error.__cause__ is not None or isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    return f"{error!r}" + "".join(f" at {Path(f.filename).name}:{f.lineno}" for f in last)
 
 
 def many(
@@ -94,29 +88,27 @@ def many(
     shrinks: bool = True,
     progress: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
-    """Play schedules in processes of their own; `progress` is told the sum so far, now and then."""
+    """Play schedules in processes of their own; `progress` is told the sum so far after each.
+
+    Interrupted, it returns what was done until then. A process that dies costs the schedule that it played,
+    which counts as a failure, and no other.
+    """
     total = Tally()
-    if workers <= 1:
-        for part in _parts(first_seed, schedules):
-            total.add(some(part, drawing, shrinks))
-            progress(total)
-        return total
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_be_nice) as pool:
-        parts = _parts(first_seed, schedules)
-        pending: set[Future[Tally]] = {
-            pool.submit(some, part, drawing, shrinks) for part in islice(parts, 2 * workers)
-        }
-        try:
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    total.add(future.result())
-                    pending |= {pool.submit(some, part, drawing, shrinks) for part in islice(parts, 1)}
+    try:
+        if workers <= 1:
+            for seed in range(first_seed, first_seed + schedules):
+                total.add(one(seed, drawing, shrinks))
                 progress(total)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        else:
+            seeds = deque(range(first_seed, first_seed + schedules))
+            with Crew(workers, drawing, shrinks) as crew:
+                while total.schedules < schedules:
+                    crew.give(seeds)
+                    for tally in crew.take():
+                        total.add(tally)
+                        progress(total)
+    except KeyboardInterrupt:
+        total.interrupted = True
     return total
 
 
@@ -126,13 +118,3 @@ def write(failure: Failure, folder: Path) -> Path:
     path = folder / f"seed-{failure.seed}.json"
     path.write_text(failure.smallest.to_json() + "\n")
     return path
-
-
-def _parts(first: int, count: int) -> Iterator[range]:
-    for start in range(first, first + count, AT_ONCE):
-        yield range(start, min(start + AT_ONCE, first + count))
-
-
-def _be_nice() -> None:
-    """A campaign gives way to whatever else the machine does."""
-    os.nice(10)

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from psyche_chain.errors import ConfigError
 
 if TYPE_CHECKING:
-    from localnet.simulator.campaign import Drawing, Failure, Tally
     from localnet.simulator.plan import Plan
 
 OUT = Path("runs") / "simulator"
@@ -60,10 +57,12 @@ def simulate(
     # Here, not at the top: the chain's own commands need neither the client nor torch.
     from localnet.simulator import campaign
     from localnet.simulator.plan import KINDS, Plan
+    from localnet.simulator.progress import Shown, summary, table
+    from localnet.simulator.tally import Drawing
 
     if unknown := sorted(set(kind or ()) - set(KINDS)):
         raise ConfigError(f"no fault is called {unknown[0]}", f"there are {', '.join(sorted(KINDS))}")
-    drawing = campaign.Drawing(members, faults, tuple(kind or ()))
+    drawing = Drawing(members, faults, tuple(kind or ()))
     if replay is not None:
         try:
             plan = Plan.from_json(replay.read_text())
@@ -75,14 +74,16 @@ def simulate(
     if schedules is None and not (shrink and not trace):
         raise typer.Exit(_one(drawing.plan(seed), trace=trace, as_json=as_json))
     count = schedules or 1
-    processes = min(workers or min(8, os.cpu_count() or 1), -(-count // campaign.AT_ONCE))
-    tally = _many(seed, count, drawing, processes, shrink, quiet=as_json)
-    for failure in tally.failures:
-        campaign.write(failure, out)
+    processes = min(workers or min(8, os.cpu_count() or 1), count)
+    show = Shown(count, out, quiet=as_json)
+    tally = campaign.many(seed, count, drawing, workers=processes, shrinks=shrink, progress=show)
     if as_json:
-        typer.echo(json.dumps(_as_json(tally, out), indent=2))
+        typer.echo(json.dumps(summary(tally, out), indent=2))
     else:
-        _show(tally, out)
+        for line in table(tally, count):
+            typer.echo(line)
+    if tally.interrupted:
+        raise typer.Exit(130)
     raise typer.Exit(1 if tally.failures else 0)
 
 
@@ -112,66 +113,3 @@ def _one(plan: Plan, *, trace: bool, as_json: bool) -> int:
     for violation in outcome.violations:
         typer.echo(f"{violation.kind}: {violation.message}")
     return 1 if outcome.violations else 0
-
-
-def _many(seed: int, count: int, drawing: Drawing, workers: int, shrinks: bool, *, quiet: bool) -> Tally:
-    from localnet.simulator import campaign
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("schedules"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
-        task = bars.add_task("", total=count)
-
-        def show(tally: Tally) -> None:
-            failed = f"{len(tally.failures)} failed" if tally.failures else ""
-            bars.update(task, completed=tally.schedules, description=failed)
-
-        return campaign.many(seed, count, drawing, workers=workers, shrinks=shrinks, progress=show)
-
-
-def _show(tally: Tally, out: Path) -> None:
-    for failure in tally.failures:
-        typer.echo(f"seed {failure.seed} failed, {failure.kind}: {failure.message}")
-        smallest = failure.smallest
-        typer.echo(
-            f"  shrunk to {len(smallest.faults)} faults, {len(smallest.tiers)} members, {smallest.total_steps} "
-            f"steps in {failure.plays} plays; play it again with:"
-        )
-        typer.echo(f"  psyche-localnet simulate --replay {out / f'seed-{failure.seed}.json'} --trace")
-    met = ", ".join(f"{kind} {count}" for kind, count in sorted(tally.faults.items()))
-    rate = tally.schedules / tally.cpu_s if tally.cpu_s else 0.0
-    typer.echo(
-        f"{tally.schedules} schedules, {len(tally.failures)} failed; {tally.awaits:,} await points, "
-        f"{tally.simulated_s / 3600:.1f} simulated hours, {rate:.2f} schedules per CPU second"
-    )
-    typer.echo(f"faults: {met or 'none'}")
-    typer.echo(
-        f"rounds folded {tally.events['fold']}, checkpoints taken {tally.events['restore']}, "
-        f"rewinds {tally.events['rewind']}"
-    )
-
-
-def _as_json(tally: Tally, out: Path) -> dict[str, object]:
-    def failed(failure: Failure) -> dict[str, object]:
-        return {
-            "seed": failure.seed,
-            "kind": failure.kind,
-            "message": failure.message,
-            "replay": str(out / f"seed-{failure.seed}.json"),
-        }
-
-    return {
-        "schedules": tally.schedules,
-        "failures": [failed(f) for f in tally.failures],
-        "await_points": tally.awaits,
-        "simulated_seconds": round(tally.simulated_s, 1),
-        "cpu_seconds": round(tally.cpu_s, 2),
-        "faults": dict(tally.faults),
-        "events": dict(tally.events),
-    }

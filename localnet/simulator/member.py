@@ -28,7 +28,7 @@ from psyche_chain.client.acts import Acts
 from psyche_chain.client.catchup import CatchUp
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.loop import Client
-from psyche_chain.client.view import PRESENT
+from psyche_chain.client.view import PRESENT, ChainView
 from psyche_chain.client.weights import Weights
 
 LINGER_S = 400.0
@@ -49,6 +49,9 @@ class Parts:
 
 class Witnessed(Protocol):
     """Who looks at what members do."""
+
+    expected: dict[bytes, list[bytes]]
+    """History -> all parts of the weights at it."""
 
     def folded(self, member: int, position: Position, parts: Sequence[bytes], tier: int) -> None: ...
     def said(self, member: int, event: dict[str, Any]) -> None: ...
@@ -88,6 +91,7 @@ class SimMember:
         self._owed: tuple[float, Callable[[], bool]] | None = None
         self._after_crash: tuple[Path | None, Disk] | None = None
         self._down_s = 0.0
+        self._lost_its_disk = False
         self._restarts = False
 
     # its life
@@ -96,7 +100,8 @@ class SimMember:
         """Be a member until the run is finished, over any number of processes."""
         host.set(self)
         peers.all[self.peer.key] = self.peer
-        await trio.sleep(self._rng.uniform(0.0, 5.0))
+        late_s = self.plan.late_s[self.number] if self.plan.late_s else 0.0
+        await trio.sleep(late_s + self._rng.uniform(0.0, 5.0))
         while not self.is_done:
             self._restarts = False
             with trio.CancelScope() as self._scope:
@@ -133,10 +138,17 @@ class SimMember:
             )
             code = await self.client.run()
         if code != 0:
-            own = chain.newest.view.slot_of(wallet)
-            self.missed_the_end = own is None or own.status not in PRESENT
-            if not self.missed_the_end:  # the others stay for those who are present
+            self.missed_the_end = self._may_miss_the_end(chain.newest.view)
+            if not self.missed_the_end:
                 self._referee.wrong("exit", f"member {self.number} ended with status {code}")
+
+    def _may_miss_the_end(self, view: ChainView) -> bool:
+        """Whether nobody had to wait: the others stay for those who are present and did not vote for the end yet."""
+        own = view.slot_of(self.wallet.pubkey())
+        if own is None or own.status not in PRESENT:
+            return True
+        vote = view.rounds[-1].commitments[own.index]
+        return self._lost_its_disk and vote == self._referee.expected[view.history][0]
 
     # what happens to it
 
@@ -153,8 +165,21 @@ class SimMember:
                 if self._scope is not None and self.client is not None:
                     self._end(fault)
                     self.client.stop()
+            case "damage":
+                self._damage(random.Random(fault.arg))
             case _:
                 self.weather.begin(fault)
+
+    def _damage(self, rng: random.Random) -> None:
+        """Some of what is on the disk is not what was written; whoever reads it can tell."""
+        self._lost_its_disk = True
+        blobs = self.peer.disk.blobs
+        for name in sorted(blobs):
+            if rng.random() < 0.5:
+                blobs[name] = b"damaged " + blobs[name][8:]
+        for path in sorted((self.folder / "checkpoints").glob("step-*/model.safetensors")):
+            if rng.random() < 0.3:
+                path.write_bytes(b"damaged " + path.read_bytes()[8:])
 
     def _end(self, fault: Fault) -> None:
         self._restarts, self._down_s = True, fault.for_s
@@ -163,6 +188,7 @@ class SimMember:
         if self._scope is None or self._after_crash is not None:
             return
         self._end(fault)
+        self._lost_its_disk |= fault.kind == "wipe"
         rng = random.Random(fault.arg)
         self._tear(rng)
         kept = None

@@ -6,6 +6,7 @@ So two members have the same hash of a part exactly when they folded the same up
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -100,8 +101,14 @@ def first_parts(top: int, tier: int) -> list[bytes]:
 
 
 def read_parts(path: Path) -> list[bytes]:
-    """The parts that a saved checkpoint holds."""
+    """The parts that a saved checkpoint holds.
+
+    Raises:
+        ValueError: the disk changed it.
+    """
     data = (path / "model.safetensors" if path.is_dir() else path).read_bytes()
+    if path.is_dir() and json.loads((path / "position.json").read_text())["sha256"] != blob_id(data).hex():
+        raise ValueError(f"{path} was damaged on disk")
     return [data[at : at + PART_BYTES] for at in range(0, len(data), PART_BYTES)]
 
 
@@ -137,11 +144,12 @@ class SimModel:
         self.parts = first_parts(self._top, self._tier)
 
     def _load(self) -> None:
-        """Take the newest checkpoint on the disk."""
-        found = sorted(self._folder.glob("step-*/position.json"))
-        if found:
-            position = json.loads(found[-1].read_text())
-            self.restore(found[-1].parent, Position(bytes.fromhex(position["history"]), position["step"]))
+        """Take the newest checkpoint on the disk that is whole."""
+        for found in sorted(self._folder.glob("step-*/position.json"), reverse=True):
+            position = json.loads(found.read_text())
+            with contextlib.suppress(ValueError):
+                self.restore(found.parent, Position(bytes.fromhex(position["history"]), position["step"]))
+                return
 
     def train(self, job: Job, cancelled: Callable[[], bool]) -> Result | None:
         """An update that names what was trained and from which weights."""
@@ -188,8 +196,13 @@ class SimModel:
         self._lab.before("save")
         path = self._folder / f"step-{self.position.step:08d}-{self.position.history.hex()[:8]}"
         path.mkdir(parents=True, exist_ok=True)
-        (path / "model.safetensors").write_bytes(b"".join(self.parts))
-        position = {"history": self.position.history.hex(), "step": self.position.step}
+        data = b"".join(self.parts)
+        (path / "model.safetensors").write_bytes(data)
+        position = {
+            "history": self.position.history.hex(),
+            "step": self.position.step,
+            "sha256": blob_id(data).hex(),
+        }
         (path / "position.json").write_text(json.dumps(position))
         return path
 

@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from localnet.simulator.weather import Weather
-from psyche_train.blobs import BlobMissing, BlobStoreError, blob_id
+from psyche_train.blobs import BlobCorrupt, BlobMissing, BlobStoreError, blob_id
 from psyche_train.network import FetchError, NetworkError
 from psyche_train.records import RecordLog, RoundRecord
 
@@ -28,6 +28,14 @@ class Disk:
 
     blobs: dict[bytes, bytes] = field(default_factory=dict)
     hidden: dict[bytes, int] = field(default_factory=dict)
+
+    def has_whole(self, name: bytes) -> bool:
+        """Whether a blob is here; one that the disk has changed is deleted as soon as it is looked at."""
+        blob = self.blobs.get(name)
+        if blob is not None and blob_id(blob) != name:
+            del self.blobs[name]
+            return False
+        return blob is not None
 
     def copy(self) -> Disk:
         return Disk(dict(self.blobs), dict(self.hidden))
@@ -118,7 +126,7 @@ class SimNetwork:
     ) -> bytes:
         deadline = trio.current_time() + deadline_s
         await self._ask()
-        while blob_id not in self._own.disk.blobs:
+        while not self._own.disk.has_whole(blob_id):
             for key in dict.fromkeys([*holders, *self._known]):
                 if key == self.peer_key or key not in self._peers.all:
                     continue
@@ -126,7 +134,7 @@ class SimNetwork:
                 await trio.sleep(min(self._peers.latency_s(self._own, peer), 5.0))
                 if not self._peers.reaches(self._own, peer) or peer.weather.has("hoard"):
                     continue
-                blob = peer.disk.blobs.get(blob_id)
+                blob = peer.disk.blobs[blob_id] if peer.disk.has_whole(blob_id) else None
                 until = peer.disk.hidden.get(blob_id, -1)
                 if blob is None or until > peer.revealed:
                     continue
@@ -161,6 +169,8 @@ class SimNetwork:
         await self._call()
         if blob_id not in self._own.disk.blobs:
             raise BlobMissing(f"blob {blob_id.hex()} is not in the store")
+        if not self._own.disk.has_whole(blob_id):
+            raise BlobCorrupt(f"blob {blob_id.hex()} was damaged on disk and is removed")
 
     async def fetch_log(
         self, after: bytes, *, deadline_s: float, peers: Sequence[bytes] = ()
@@ -204,7 +214,7 @@ class SimNetwork:
         name = blob_id(blob)
         if hidden_until is not None:
             self._own.disk.hidden[name] = max(hidden_until, self._own.disk.hidden.get(name, -1))
-        self._own.disk.blobs[name] = blob
+        self._own.disk.blobs.setdefault(name, blob)
         self._peers.published[name] = blob
 
 

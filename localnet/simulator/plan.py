@@ -44,12 +44,17 @@ KINDS: Final[Mapping[str, tuple[float, float]]] = {
     "halt": (2, 60),
     "drift": (10, 120),
     "pause": (0, 60),
+    "damage": (0, 0),
+    "rpc_liar": (5, 90),
 }
 """Kind of fault -> shortest and longest duration in seconds of simulated time. docs/simulator.md says what
 each one does."""
 
 REACH: Final = 1500
 """Await points of a member within which a fault begins; a run without faults has about half as many."""
+
+LOSSES: Final = frozenset({"wipe", "damage"})
+"""Faults that take from a disk what others may not have; a schedule draws one of them at most."""
 
 GLOBAL: Final = frozenset({"partition", "halt", "drift", "pause"})
 """Faults that meet the whole run, and no member alone."""
@@ -68,10 +73,15 @@ class Fault:
     """How long it lasts; of a member that ends: how long until it is started again."""
     arg: int = 0
     """Seed of what the fault itself draws."""
+    place: str = ""
+    """An await point of the client (see `places`): from `at` on the fault waits for a task that waits there. The
+    member is then whoever comes there first, if it is `EVERYBODY`."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"no fault is called {self.kind}", f"there are {', '.join(KINDS)}")
+        if self.place and self.kind in GLOBAL:
+            raise ConfigError(f"{self.kind} meets the whole run, at no place", "leave the place away")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,8 @@ class Plan:
     train_s: float = 4.0
     """How long a training takes, about."""
     poll_s: float = 1.0
+    late_s: tuple[float, ...] = ()
+    """How much later than the first each member is started for the first time; empty: all within seconds."""
     faults: tuple[Fault, ...] = ()
 
     def to_json(self) -> str:
@@ -99,9 +111,11 @@ class Plan:
 
     def _check(self) -> None:
         numbers = [
-            getattr(self, f.name) for f in fields(self) if f.name not in ("tiers", "weights", "faults")
+            getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in ("tiers", "weights", "late_s", "faults")
         ]
-        if not all(isinstance(n, int | float) for n in (*numbers, *self.tiers, *self.weights)):
+        if not all(isinstance(n, int | float) for n in (*numbers, *self.tiers, *self.weights, *self.late_s)):
             raise ConfigError("this is no schedule: a number is missing", "take one that the simulator wrote")
         is_crew = 1 <= len(self.tiers) == len(self.weights) <= 8 and set(self.tiers) <= {0, 1, 2}
         if not is_crew or 0 not in self.tiers or not all(1 <= w <= 10 for w in self.weights):
@@ -113,6 +127,10 @@ class Plan:
             raise ConfigError(
                 "steps, epoch time, members and failed warmups are at least 1", "change the file"
             )
+        if self.late_s and (
+            len(self.late_s) != len(self.tiers) or not all(0 <= s < 1e4 for s in self.late_s)
+        ):
+            raise ConfigError("every member has a time at which it comes, or none has", "change the file")
         if min(self.train_s, self.poll_s) <= 0 or self.batch < 1 or self.witness_nodes < 0:
             raise ConfigError("times and batch are more than 0", "change the file")
 
@@ -129,7 +147,10 @@ class Plan:
             if unknown:
                 raise ValueError(f"unknown keys {sorted(unknown)}")
             raw["faults"] = tuple(Fault(**fault) for fault in raw.get("faults", ()))
-            plan = cls(**raw | {"tiers": tuple(raw["tiers"]), "weights": tuple(raw["weights"])})
+            lists: dict[str, Any] = {
+                name: tuple(raw[name]) for name in ("tiers", "weights", "late_s") if name in raw
+            }
+            plan = cls(**raw | lists)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"this is no schedule: {error}", "take one that the simulator wrote") from error
         plan._check()
@@ -151,6 +172,8 @@ def draw(
     count = members or rng.choice((3, 3, 4, 4, 5, 6))
     top = rng.choice((1, 1, 2))
     tiers = (0, *(rng.choice((0, 1, 1, top)) for _ in range(count - 1)))
+    comes = random.Random(f"late {seed}")
+    late = tuple(round(comes.uniform(20.0, 150.0), 1) if comes.random() < 0.15 else 0.0 for _ in tiers)
     number = rng.choice((0, 1, 2, 2, 3, 3, 4, 5, 6, 8)) if faults is None else faults
     return Plan(
         seed=seed,
@@ -165,6 +188,7 @@ def draw(
         round_rate=rng.choice((1_000_003, 7, 12_000)),
         train_s=rng.choice((1.0, 4.0, 8.0)),
         poll_s=rng.choice((0.7, 1.0, 2.0)),
+        late_s=late if number and sum(not s for s in late) >= 2 and not late[0] else (),
         faults=tuple(sorted(_faults(rng, number, count, kinds), key=lambda f: (f.at, f.member, f.kind))),
     )
 
@@ -174,7 +198,7 @@ def _faults(rng: random.Random, number: int, members: int, kinds: tuple[str, ...
     found: list[Fault] = []
     for _ in range(number):
         kind = rng.choice(allowed)
-        if kind == "wipe" and any(f.kind == "wipe" for f in found):
+        if kind in LOSSES and any(f.kind in LOSSES for f in found):
             kind = "crash"  # two lost disks may be both that had the weights: nobody could go on
         shortest, longest = KINDS[kind]
         member = EVERYBODY if kind in GLOBAL else rng.randrange(members)

@@ -52,6 +52,12 @@ class SimRpc:
         await self._edge()
         return slot - lag, unix_s - int(lag * SLOT_S)
 
+    def said(self, slot: int) -> int:
+        """What an endpoint that is believed says the slot is."""
+        if self._weather.has("rpc_liar", chance=0.5):
+            return self._rng.choice((0, slot - STALE_SLOTS, slot + STALE_SLOTS, slot + 10**9))
+        return slot
+
     async def call_at_slot(
         self,
         method: str,
@@ -63,8 +69,8 @@ class SimRpc:
         """See `psyche_chain.chain.rpc.RpcPool`; accounts are those of now, whatever the slot."""
         slot, _ = await self.ask()
         if method != "getMultipleAccounts":
-            return parse([], slot)
-        return parse([self._account(Pubkey.from_string(key)) for key in params[0]], slot)
+            return parse([], self.said(slot))
+        return parse([self._account(Pubkey.from_string(key)) for key in params[0]], self.said(slot))
 
     def _account(self, key: Pubkey) -> dict[str, Any] | None:
         found = self.chain.account(key)
@@ -118,7 +124,7 @@ class SimSender:
             raise RpcUnavailable(f"{label}: no RPC endpoint answered")
         if flight.error is not None:
             raise flight.error
-        return Receipt("", flight.slot, 0, ())
+        return Receipt("", self.rpc.said(flight.slot), 0, ())
 
     async def _expire(self, deadline: float, label: str) -> None:
         await trio.sleep_until(deadline)
@@ -162,7 +168,7 @@ class SimPort(ChainPort):
 
     async def snapshot(self) -> Snapshot:
         slot, unix_s = await self._rpc.ask()
-        return Snapshot(at_slot(self._rpc.chain.seen_at(slot), slot), unix_s)
+        return Snapshot(at_slot(self._rpc.chain.seen_at(slot), self._rpc.said(slot)), unix_s)
 
     async def members(self) -> list[Member]:
         await self._rpc.ask()

@@ -22,7 +22,8 @@ from localnet.simulator.chain import SimChain
 from localnet.simulator.machine import machine
 from localnet.simulator.member import Parts, SimMember
 from localnet.simulator.peers import Peers
-from localnet.simulator.plan import EVERYBODY, Fault, Plan
+from localnet.simulator.places import where
+from localnet.simulator.plan import EVERYBODY, GLOBAL, Fault, Plan
 from localnet.simulator.referee import MAX_TASKS, Referee, Violation
 from localnet.simulator.threads import host, simulated_threads
 from localnet.simulator.time import SimClock
@@ -49,6 +50,8 @@ class Outcome:
     awaits: int
     met: Counter[str]
     """Faults that really began."""
+    places: Counter[tuple[str, str]]
+    """Kind of fault and await point of the client at which one began."""
     events: Counter[str]
     trace: list[str] = field(default_factory=list)
 
@@ -89,7 +92,7 @@ class _Injector(trio.abc.Instrument):
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         member = task.context.get(host)
         if isinstance(member, SimMember):
-            self._schedule.stepped(member)
+            self._schedule.stepped(member, task)
 
 
 class Schedule:
@@ -111,26 +114,43 @@ class Schedule:
                 self._waiting[fault.member].append(fault)
         self.awaits = 0
         self.met: Counter[str] = Counter()
+        self.places: Counter[tuple[str, str]] = Counter()
+        self._at_places: list[Fault] = []
+        """Faults that wait for somebody to come to their place."""
         self._calm_at = 0.0
         """When the faults that began are over."""
         self._nursery: trio.Nursery | None = None
 
-    def stepped(self, member: SimMember) -> None:
+    def stepped(self, member: SimMember, task: trio.lowlevel.Task) -> None:
         """A task of a member has yielded."""
         self.awaits += 1
         member.awaits += 1
         for key, count in ((member.number, member.awaits), (EVERYBODY, self.awaits)):
             waiting = self._waiting[key]
             while waiting and waiting[-1].at <= count:
-                self._begin(waiting.pop())
+                fault = waiting.pop()
+                if fault.place:
+                    self._at_places.append(fault)
+                else:
+                    self._begin(fault, member, where(task))
+        if self._at_places:
+            self._look_at_places(member, where(task))
 
-    def _begin(self, fault: Fault) -> None:
+    def _look_at_places(self, member: SimMember, here: list[str]) -> None:
+        for fault in self._at_places:
+            if fault.place in here and fault.member in (EVERYBODY, member.number):
+                self._at_places.remove(fault)
+                self._begin(fault, member, here)
+                return
+
+    def _begin(self, fault: Fault, member: SimMember, here: list[str]) -> None:
         try:
             self.met[fault.kind] += 1
             self.trace(f"FAULT {fault}")
             self._calm_at = max(self._calm_at, trio.current_time() + fault.for_s)
-            if fault.member != EVERYBODY:
-                self.members[fault.member].meet(fault)
+            if fault.kind not in GLOBAL:
+                self.places.update((fault.kind, place) for place in here)
+                member.meet(fault)
             else:
                 self._weather.begin(fault)
                 assert self._nursery is not None
@@ -251,6 +271,7 @@ def play(plan: Plan, *, parts: Parts | None = None, keep_trace: bool = False) ->
         cpu_s=time.process_time() - began,
         awaits=schedule.awaits,
         met=schedule.met,
+        places=schedule.places,
         events=schedule.referee.events,
         trace=schedule.trace.lines,
     )

@@ -44,7 +44,9 @@ def _proposals(plan: Plan) -> Iterator[Plan]:
         yield replace(plan, faults=faults[:index] + faults[index + 1 :])
     last = len(plan.tiers) - 1
     if last >= 1 and all(f.member != last for f in faults):
-        yield replace(plan, tiers=plan.tiers[:-1], weights=plan.weights[:-1])
+        yield replace(plan, tiers=plan.tiers[:-1], weights=plan.weights[:-1], late_s=plan.late_s[:-1])
+    if any(plan.late_s):
+        yield replace(plan, late_s=())
     if any(weight != 1 for weight in plan.weights):
         yield replace(plan, weights=(1,) * len(plan.weights))
     if plan.total_steps > 2:

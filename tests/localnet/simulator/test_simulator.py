@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -12,10 +14,13 @@ from pathlib import Path
 import pytest
 
 from localnet.cli import main
-from localnet.simulator.campaign import Drawing, many, some
-from localnet.simulator.plan import KINDS, Fault, Plan, draw
-from localnet.simulator.schedule import play
+from localnet.simulator import campaign, schedule
+from localnet.simulator.campaign import many, some
+from localnet.simulator.places import places
+from localnet.simulator.plan import EVERYBODY, KINDS, Fault, Plan, draw
+from localnet.simulator.schedule import Outcome, play
 from localnet.simulator.shrink import shrink
+from localnet.simulator.tally import Drawing
 from psyche_chain.cli import exit_codes
 from psyche_chain.errors import ConfigError
 from tests.localnet.simulator.broken import BUGS
@@ -55,6 +60,81 @@ def test_every_kind_of_fault_is_survived(kind: str) -> None:
     outcome = play(dataclasses.replace(plan, faults=early, total_steps=5))
     assert outcome.violations == []
     assert outcome.met.total() >= 1
+
+
+@pytest.mark.parametrize("at", [500, 600])
+def test_disk_lost_after_the_end_is_nobodys_fault(at: int) -> None:
+    base = dataclasses.replace(draw(7, members=3, faults=0), total_steps=4, late_s=())
+    outcome = play(dataclasses.replace(base, faults=(Fault("wipe", 1, at, 60.0),)))
+    assert outcome.violations == []
+    assert outcome.met["wipe"] == 1
+
+
+def test_fault_begins_where_it_was_asked_to() -> None:
+    place = "acts.Acts._train:1"
+    plan = dataclasses.replace(draw(7, members=3, faults=0), total_steps=4)
+    outcome = play(dataclasses.replace(plan, faults=(Fault("crash", EVERYBODY, 0, 5.0, place=place),)))
+    assert outcome.violations == []
+    assert outcome.places[("crash", place)] == 1
+    assert {place for _, place in outcome.places} <= set(places())
+
+
+class Deadly(Drawing):
+    """A drawing with one schedule that takes its process with it."""
+
+    def plan(self, seed: int) -> Plan:
+        if seed == 1 and multiprocessing.parent_process() is not None:
+            os._exit(3)
+        return super().plan(seed)
+
+
+@pytest.mark.slow
+def test_process_that_dies_costs_one_schedule() -> None:
+    tally = many(0, 4, Deadly(members=2, faults=0), workers=2)
+    assert tally.schedules == 4
+    assert [(f.seed, f.kind) for f in tally.failures] == [(1, "simulator")]
+    assert "status 3" in tally.failures[0].message
+
+
+def test_error_of_the_simulator_does_not_end_the_campaign(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(plan: Plan) -> Outcome:
+        if plan.seed == 1:
+            raise RuntimeError("boom")
+        return play(plan)
+
+    monkeypatch.setattr(campaign, "play", fails)
+    tally = some(range(3), Drawing(members=2, faults=0))
+    assert tally.schedules == 3
+    assert [(f.seed, f.kind) for f in tally.failures] == [(1, "simulator")]
+    assert "boom" in tally.failures[0].message
+
+
+def test_interrupted_campaign_says_what_was_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(plan: Plan) -> Outcome:
+        if plan.seed == 2:
+            raise KeyboardInterrupt
+        return play(plan)
+
+    monkeypatch.setattr(campaign, "play", interrupted)
+    command = ["simulate", "--schedules", "9", "--workers", "1", "--members", "2", "--faults", "0"]
+    assert main(command) == 130
+    assert "interrupted after 2 of 9" in capsys.readouterr().out
+
+
+def test_failure_is_kept_and_its_command_plays_it_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    planted = functools.partial(play, parts=BUGS["trains from old weights"].parts)
+    monkeypatch.setattr(campaign, "play", planted)
+    monkeypatch.setattr(schedule, "play", planted)
+    command = ["simulate", "--schedules", "2", "--workers", "1", "--members", "3", "--faults", "0"]
+    assert main([*command, "--no-shrink", "--out", str(tmp_path)]) == 1
+    assert "--replay" in capsys.readouterr().err
+    (kept, *_) = sorted(tmp_path.glob("seed-*.json"))
+    assert main(["simulate", "--replay", str(kept)]) == 1
+    assert "stale" in capsys.readouterr().out
 
 
 def test_same_seed_is_the_same_schedule_in_another_process_with_other_hashes() -> None:
