@@ -57,7 +57,8 @@ def test_more_schedules_on_two_processes_keep_what_must_hold() -> None:
 def test_every_kind_of_fault_is_survived(kind: str) -> None:
     plan = draw(7, members=3, faults=2, kinds=(kind,))
     early = tuple(dataclasses.replace(f, at=150 + 200 * n) for n, f in enumerate(plan.faults))
-    outcome = play(dataclasses.replace(plan, faults=early, total_steps=5))
+    only = tuple(f for f in early if f.kind == kind)  # a lost disk and a crash may take the last copy
+    outcome = play(dataclasses.replace(plan, faults=only, total_steps=5, late_s=()))
     assert outcome.violations == []
     assert outcome.met.total() >= 1
 
