@@ -289,7 +289,7 @@ def test_a_member_evaluates_all_that_it_holds_in_slices_and_then_waits(
     json.dumps(results)
     assert not evals.is_due(12)
     assert evals.is_due(13)
-    trainer._digests = None
+    trainer.held.changed()
     assert trainer.weights_hash() == before
 
 
@@ -309,7 +309,7 @@ def test_an_evaluation_that_fails_ends_and_says_why(make_spec: Any, tmp_path: Pa
     trainer = member(make_spec, tmp_path, checkpoint={"Init": BYTE_MODEL})
     evals = MemberEvals(trainer, EvalOptions(every=1, prompt="x"))
     with torch.no_grad():
-        for weight in trainer._loaded().weights.values():
+        for weight in trainer.held.loaded().weights.values():
             weight.fill_(float("nan"))
     results = []
     while evals.is_due(0):

@@ -78,7 +78,7 @@ def test_what_was_sent_and_is_not_decided_is_counted(spec, tmp_path):
     member = run.members[0]
 
     def own() -> int:
-        return measured(member._loaded(), member.training, member.parameters).own
+        return measured(member.held.loaded(), member.training, member.parameters).own
 
     before = own()
     list(run.train(1))

@@ -103,7 +103,7 @@ def test_exports_come_from_a_members_state_directory_after_training(spec, tmp_pa
         tokens = TOKENS[:, :16] % 160
         with torch.no_grad():
             logits = model(input_ids=tokens).logits
-            training = member._loaded().learner.model.eval()(input_ids=tokens).logits
+            training = member.held.loaded().learner.model.eval()(input_ids=tokens).logits
         assert torch.equal(logits, training)
     assert main(["export", str(tmp_path / "run" / "0"), str(tmp_path / "export2"), "--tier", "1"]) == 0
     one, two = (exported_weights(tmp_path / f"export{i}") for i in (1, 2))
