@@ -84,6 +84,7 @@ def test_shape_keeps_types_and_meaning_only() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("toolchain")
 @pytest.mark.timeout(1800)  # slots of real length, and ten minutes were too few on a busy machine
 @pytest.mark.skipif(VALIDATOR is None, reason="solana-test-validator is not on PATH")
 def test_validator_still_answers_as_recorded(tmp_path: Path) -> None:
