@@ -16,10 +16,11 @@ import pytest
 from localnet.chain.rpc import METHODS
 from localnet.chain.rpc.registry import VERSION
 from localnet.chain.subscriptions import KINDS
+from tests.e2e.validator import VALIDATOR
 
 from .differences import DIFFERENCES
 from .names import NEEDS, NO_PARAMS
-from .node import VALIDATOR, embedded, validator
+from .node import embedded, validator
 from .record import GOLDEN, document
 from .shapes import differences, masked, shape
 
