@@ -190,8 +190,6 @@ class Simulation:
             raise AssertionError(f"{sum(self._left)} blobs were never fetched")
         return self.outcome
 
-    # -- time, lines and processors
-
     def _at(self, time: float, act: Callable[..., None], *args: object) -> None:
         heapq.heappush(self._events, (time, next(self._number), act, args))
 
@@ -200,8 +198,6 @@ class Simulation:
         self._cpu[member] = max(self._cpu[member], since) + seconds
         self.outcome.cpu_s[member] += seconds
         return self._cpu[member]
-
-    # -- jobs
 
     def _start(self, member: int, author: int) -> None:
         length = self.exchange.blobs[author]
@@ -250,8 +246,6 @@ class Simulation:
         taste = (job.member * 7919 + job.author * 104729) % 1000003
         known.sort(key=lambda h: (streams[h], -rates.get(h, 0.0), (h * 15485863 + taste) % 1000003))
         yield from known
-
-    # -- streams
 
     def _queue(self, stream: _Stream) -> None:
         """Wait for one of the few streams to the holder: of all that wait, the rarest blob goes first."""

@@ -61,10 +61,8 @@ MAX_LARGE_PER_PEER = 2
 RETRY_FIRST_S = 0.25
 RETRY_CAP_S = 2.0
 MAX_PROBES = 4
-"""Members that may be asked at once for what they are not known to hold, by all fetches that have a holder already:
-hundreds of them that wait for slow lines would otherwise ask all members all the time."""
-PROBE_PAUSE_S = 0.25
-"""Nobody else is asked so for this long after one of them refused."""
+"""Members asked at once for what they are not known to hold, by all fetches that have a holder, if a slow one."""
+PROBE_PAUSE_S = 0.25  # after one of them refused
 
 
 class FetchFailed(Exception):
@@ -153,9 +151,8 @@ class _Job:
         self._failures: Counter[bytes] = Counter()
         self._retry_at: dict[bytes, float] = {}
         self._probed: set[bytes] = set()
-        """Members that this job asks without knowing that they hold the blob, before their answer."""
+        """Members asked without knowing that they hold it, before their answer."""
         self._served: set[bytes] = set()
-        """Members that answered with some of it."""
         self._done = trio.Event()
         self._fatal: FetchFailed | None = None
 
@@ -229,8 +226,7 @@ class _Job:
                 self._fetcher.probe_at = trio.current_time() + PROBE_PAUSE_S
 
     def _candidates(self, everybody: bool) -> list[bytes]:
-        """Named holders, those that announced the blob or served some of it, then everybody if wanted; of each, the
-        least busy first.
+        """Named holders, those that announced it or served some of it, then, if wanted, all; the least busy first.
 
         Among equals every member prefers another one, so that not all of them ask the same holder.
         """
