@@ -22,7 +22,6 @@ CHUNK_BYTES = 16 * 1024
 MIN_WINDOW_BYTES = 64 * 1024
 MAX_WINDOW_BYTES = 4 * 1024 * 1024
 CONNECT_S = 10.0
-PORT_TRIES = 100
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 Who = Callable[[int, int], int | None]
