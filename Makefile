@@ -39,8 +39,9 @@ endif
 test-fast: venv
 	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
+# Whole runs mostly wait. What two processes cannot do at once, or prepare in common, is an xdist_group.
 test-slow: venv
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow -n 2 --dist loadgroup
 
 check: venv ## Linters and types
 	$(BIN)/ruff check .

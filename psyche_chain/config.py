@@ -18,7 +18,15 @@ from psyche_chain.errors import ConfigError
 from psyche_train.spec import TrainSpec
 from psyche_train.toml_files import adapt, floats, read_toml, validate
 
-__all__ = ["ConfigTable", "JoinTable", "NetworkTable", "RewardsTable", "RunConfig", "load_config"]
+__all__ = [
+    "ConfigTable",
+    "JoinTable",
+    "NetworkTable",
+    "RewardsTable",
+    "RunConfig",
+    "check_model",
+    "load_config",
+]
 
 MAX_SECONDS = 315_360_000
 """Ten years: the longest time that the coordinator takes."""
@@ -221,6 +229,26 @@ def _hints(config: RunConfig) -> list[str]:
             f"{rules.init_min_clients} members gets {share}: it takes one local step for each of those"
         ]
     return []
+
+
+def check_model(config: RunConfig) -> None:
+    """Check what needs the shapes of the model, as far as the file alone gives them.
+
+    It takes seconds to import what knows shapes, so a model that is plainly small enough is left alone.
+
+    Raises:
+        ConfigError: there is no such model, or its updates are too long.
+    """
+    checkpoint = config.spec.checkpoint
+    if checkpoint.Init is None or (checkpoint.Init.config is None and checkpoint.Init.is_small):
+        return
+    from psyche_train.resolve import schema_of
+    from psyche_train.strategies.size import check_update_size
+
+    try:
+        check_update_size(config.spec, schema_of(config.spec))
+    except ValueError as exc:
+        raise ConfigError(f"model.LLM: {exc}") from exc
 
 
 def load_config(path: Path | str, *, run_id: str | None = None) -> RunConfig:

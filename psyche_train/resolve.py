@@ -13,6 +13,7 @@ from psyche_train.matformer.helper import helper_of
 from psyche_train.matformer.loading import CheckpointError
 from psyche_train.models.schema import Schema
 from psyche_train.spec import DummyData, FixedSource, StdlibData, TrainSpec
+from psyche_train.strategies.size import check_update_size
 
 
 def with_folded(schema: Schema, spec: TrainSpec) -> Schema:
@@ -43,9 +44,11 @@ def resolve(spec: TrainSpec) -> TrainSpec:
 
     Raises:
         DataError, CheckpointError, TierError: a source is missing, or is not what a hash says.
+        SpecError: updates of this model would be too long.
     """
     schema = schema_of(spec)
     helper_of(spec, schema)  # a sample of no block
+    check_update_size(spec, schema)
     pinned = [pin_revision(source) for _, source in spec.data_location.sources]
     spec = spec.model_copy(update={"data_location": spec.data_location.with_sources(pinned)})
     data = Dataset(spec, schema.family.vocab_size)  # also: too short, or tokens that the model has no row for

@@ -22,7 +22,8 @@ from psyche_train.checkpoints.store import STATE, CheckpointInfo, CheckpointStor
 from psyche_train.checkpoints.tensors import read_all
 from psyche_train.data.dataset import Dataset
 from psyche_train.devices import rank_devices
-from psyche_train.fold.digest import part_digests, weights_hash
+from psyche_train.fold.digest import weights_hash
+from psyche_train.held import HeldWeights
 from psyche_train.jobs import FoldError, NotFinite, TrainCancelled, TrainerError, TrainJob, TrainResult
 from psyche_train.learner import Learner, LearnerOptions
 from psyche_train.matformer.box import StartupInfo, says_tier
@@ -147,10 +148,8 @@ class Trainer:
             device=self.device,
             asked_device=device,
         )
-        self._holding: Holding | None = None
-        self._digests: list[bytes] | None = None
-        self.half_folded = False
-        """A fold failed half-way: `load`, `restore` or `reset` comes before anything else."""
+        self.held = HeldWeights(self.shared, self.held_tier, self.training, self._hold)
+        """The weights and the folded state; only this object changes them."""
         self._turn = threading.RLock()
 
     def load(self, *, agreed: bool = False) -> None:
@@ -169,10 +168,10 @@ class Trainer:
                     self.training.load_tensors(read_all(path / STATE))
                     with StoredWeights(inferred(path, self.schema), self.shared, self.held_tier) as shared:
                         self._take(shared, position)
-                    if weights_hash(self._all_digests()) != info.weights_sha256:
+                    if weights_hash(self.held.digests()) != info.weights_sha256:
                         raise CheckpointError(f"{path}: the weights do not have the hash of position.json")
                 except ValueError as error:
-                    self.half_folded = self._holding is not None  # until `_take` has had all of another
+                    self.held.refuse()
                     logger.warning("checkpoint passed over path=%s reason=%s", path, error)
                     continue
                 self._describe(str(path), cut=self.held_tier > 0)
@@ -244,7 +243,7 @@ class Trainer:
             TrainCancelled, NotFinite: nothing was changed, the job can be trained again.
         """
         with self._turn:
-            holding = self._loaded()
+            holding = self.held.loaded()
             if job.tier != self.tier:
                 raise TrainerError(f"the job is for tier {job.tier}, this trainer holds tier {self.tier}")
             if num_samples(job.intervals) == 0:
@@ -284,30 +283,29 @@ class Trainer:
 
         Raises:
             FoldError: the record does not follow the position, or a blob is missing; nothing was changed.
-            Anything else (memory, a device): the trainer is `half_folded` and refuses to go on.
+            Anything else (memory, a device): `held` is `half_folded`, and the trainer refuses to go on.
         """
         with self._turn:
-            holding = self._loaded()
+            holding = self.held.loaded()
             position = self.position.after(record, self.spec.sha256)
             missing = [entry.slot for entry in record.accepted if entry.slot not in blobs]
             if missing:
                 raise FoldError(f"round {record.number}: the blobs of slots {missing} are missing")
             updates = self.format.accepted(record, blobs, self.run)
-            self.half_folded = True
-            if updates:
-                self._digests = None
-                rate = self.spec.learning_rate(record.step)
-                self.training.fold(holding.weights, updates, step=record.step, lr=rate)
-            accepted = own_slot is not None and any(entry.slot == own_slot for entry in record.accepted)
-            self.training.settle(record.number, accepted=accepted)
-            self.training.drop_before(record.number)
-            self.position = position
-            self.half_folded = False
+            with self.held.changing():
+                if updates:
+                    self.held.changed()
+                    rate = self.spec.learning_rate(record.step)
+                    self.training.fold(holding.weights, updates, step=record.step, lr=rate)
+                accepted = own_slot is not None and any(entry.slot == own_slot for entry in record.accepted)
+                self.training.settle(record.number, accepted=accepted)
+                self.training.drop_before(record.number)
+                self.position = position
 
     def digests(self) -> list[bytes]:
         """Return ``[g_T, ..., g_tier]`` of what is shared (see `psyche_train.fold.digest`)."""
         with self._turn:
-            return self._all_digests()[: self.schema.max_tier - self.tier + 1]
+            return self.held.digests()[: self.schema.max_tier - self.tier + 1]
 
     def weights_hash(self) -> bytes:
         """Return h of this member's tier; tier 0's is what the chain records."""
@@ -321,11 +319,11 @@ class Trainer:
                 self.spec.sha256,
                 self.schema_hash,
                 self.held_tier,
-                weights_hash(self._all_digests()),
+                weights_hash(self.held.digests()),
                 self.schema.model_sha256(),
                 self.schema.max_tier,
             )
-            shared = self._shared_tensors()
+            shared = self.held.tensors()
             return self.store.write(
                 self.position,
                 info,
@@ -347,10 +345,10 @@ class Trainer:
     def validation_loss(self) -> float:
         """Mean loss per token on the held-out windows, fp32, of the tier's slice."""
         with self._turn:
-            return self._loaded().loss(self.data.validation(VALIDATION_WINDOWS))
+            return self.held.loaded().loss(self.data.validation(VALIDATION_WINDOWS))
 
     def _describe(self, checkpoint: str, *, cut: bool) -> None:
-        memory = measured(self._loaded(), self.training, self.parameters)
+        memory = measured(self.held.loaded(), self.training, self.parameters)
         self.source = self.source.loaded(
             checkpoint=checkpoint, sliced=cut, inferred=not says_tier(Path(checkpoint)), memory=memory
         )
@@ -364,7 +362,7 @@ class Trainer:
         the weights of then.
         """
         with self._turn:
-            holding = self._loaded()
+            holding = self.held.loaded()
             model = holding.learner.model
             model.eval()
             try:
@@ -373,16 +371,11 @@ class Trainer:
                 model.train()
 
     def _take(self, shared: Mapping[str, Tensor], position: Position) -> None:
-        if self._holding is None:
-            full_width = self.schema.family.ffn_width
-            self._holding = hold(self.training.shares, self.tier, full_width, shared, self._build)
-        else:
-            self.half_folded = True
-            self._holding.copy_weights(shared)
-        self.training.take_folded(shared)
-        self._digests = None
+        self.held.take(shared)
         self.position = position
-        self.half_folded = False
+
+    def _hold(self, shared: Mapping[str, Tensor]) -> Holding:
+        return hold(self.training.shares, self.tier, self.schema.family.ffn_width, shared, self._build)
 
     def _build(self, width: int, weights: Mapping[str, Tensor]) -> Learner:
         family = self.schema.family
@@ -391,25 +384,6 @@ class Trainer:
         if self._team is not None:
             return self._team.learner(model, self.schema, self.device)
         return Learner(model, self.schema, self.device, self.options)
-
-    def _loaded(self) -> Holding:
-        if self._holding is None:
-            raise TrainerError("the trainer holds no weights yet: call load, restore or reset first")
-        if self.half_folded:
-            raise TrainerError(
-                "a fold failed half-way, these weights are nobody's: call load, restore or reset first"
-            )
-        return self._holding
-
-    def _all_digests(self) -> list[bytes]:
-        """``[g_T, ..., g_held]`` of all that is held."""
-        shared = self._shared_tensors()
-        if self._digests is None:
-            self._digests = part_digests(self.shared, shared, self.held_tier)
-        return self._digests
-
-    def _shared_tensors(self) -> dict[str, Tensor]:
-        return {**self._loaded().stored, **self.training.folded}
 
     def _save_configuration(self, folder: Path) -> None:
         family = self.schema.family

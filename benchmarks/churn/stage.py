@@ -46,12 +46,7 @@ POLL_S = 0.05
 class Actor(Member):
     """A member of the stage: what `psyche-localnet run` starts, with more ways to be hurt."""
 
-    prefix: tuple[str, ...] = ()
-    """Words before the command: where it runs in a network of its own."""
     extra_env: dict[str, str] = field(default_factory=dict)
-
-    def command(self) -> list[str]:
-        return [*self.prefix, *super().command()]
 
     def start(self) -> None:
         with _environment(self.extra_env):
@@ -245,7 +240,7 @@ async def open_stage(
     """
     await trio.Path(folder).mkdir(parents=True, exist_ok=True)
     folders = [folder / f"member-{i}" for i in range(len(tiers))]
-    async with _network(kind, folders, seed) as network:
+    async with open_bad_network(NOTHING_BAD, folders, seed, packets=kind == "packets") as network:
         chain = ChainProcess(folder / "chain", host=network.chain_host)
         try:
             await trio.to_thread.run_sync(chain.start)
@@ -270,9 +265,7 @@ async def open_stage(
                     )
                     for i, tier in enumerate(tiers)
                 ]
-                stage = Stage(
-                    folder, chain.url, session, run, config, network.fabric, actors, keys, network.kind
-                )
+                stage = Stage(folder, chain.url, session, run, config, network.fabric, actors, keys, kind)
                 try:
                     yield stage
                 finally:
@@ -280,30 +273,6 @@ async def open_stage(
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(chain.stop)
-
-
-@dataclass
-class _Wires:
-    """How the members of a stage reach each other and the chain."""
-
-    kind: str
-    fabric: Fabric
-    chain_host: str
-    listen: Callable[[int], str]
-    announced: Callable[[int], str | None]
-    prefix: Callable[[int], tuple[str, ...]]
-
-
-@asynccontextmanager
-async def _network(kind: str, folders: list[Path], seed: int) -> AsyncIterator[_Wires]:
-    if kind == "packets":
-        from localnet.faults.packets import open_packet_network
-
-        async with open_packet_network(len(folders), seed) as net:
-            yield _Wires(kind, net.fabric, net.host_address, net.listen, lambda _i: None, net.prefix)
-        return
-    async with open_bad_network(NOTHING_BAD, folders, seed) as bad:
-        yield _Wires(kind, bad.fabric, "127.0.0.1", bad.listen, bad.announced, lambda _i: ())
 
 
 def join_by_hand(stage: Stage, actor: Actor, folder: Path, env: dict[str, str]) -> tuple[int, str]:

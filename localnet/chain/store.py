@@ -187,8 +187,6 @@ class Store:
 class History:
     """Reads what was committed, from another thread than the writer's; each query is short."""
 
-    COLUMNS = "id, signature, slot, err, raw, meta"
-
     def __init__(self, path: Path) -> None:
         self._db = _connect(path)
         self._db.execute("PRAGMA query_only=1")

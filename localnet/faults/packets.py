@@ -12,7 +12,9 @@ import heapq
 import itertools
 import os
 import random
+import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -26,6 +28,7 @@ import trio
 from localnet.faults.links import Fabric
 
 TUN = Path("/dev/net/tun")
+NETNS = Path("/run/netns")
 TUNSETIFF = 0x400454CA
 IFF_TUN_NO_PI = 0x1001
 MTU = 1500
@@ -178,20 +181,28 @@ def _send(fd: int, packet: bytes) -> None:
 
 
 @asynccontextmanager
-async def open_packet_network(num_members: int, seed: int = 0) -> AsyncIterator[PacketNetwork]:
+async def open_packet_network(
+    num_members: int, seed: int = 0, fabric: Fabric | None = None
+) -> AsyncIterator[PacketNetwork]:
     """Namespaces for members 0 to n - 1, and the switch that joins them with this machine.
 
     Resource handling: namespaces and devices go when the context ends, and with them what still runs in them
-    loses its network; end those processes first. Devices go with this process even if it is killed.
+    loses its network; end those processes first. When the context is cancelled, packets are carried until its
+    body has ended, so that members can still leave. Devices go with this process even if it is killed; namespaces
+    that a killed one left are removed by the next, with what still runs in them.
+
+    Args:
+        fabric: what is done to packets; perfect links, drawn from `seed`, where it is absent.
 
     Raises:
         PacketNetworkError: it cannot be done here, or a command failed.
     """
     if reason := why_not():
         raise PacketNetworkError(reason)
+    remove_orphans()
     subnet = os.getpid() % 250 + 1
     names = [f"psyche-{os.getpid()}-{member}" for member in range(num_members)]
-    network = PacketNetwork(Fabric({}, seed), subnet, names)
+    network = PacketNetwork(fabric or Fabric({}, seed), subnet, names)
     made: list[str] = []
     try:
         network.fds[HOST] = _tun(f"psy{os.getpid()}h")
@@ -206,12 +217,37 @@ async def open_packet_network(num_members: int, seed: int = 0) -> AsyncIterator[
             _ip("-n", name, "addr", "add", f"{network.address(member)}/24", "dev", device)
             _ip("-n", name, "link", "set", device, "mtu", str(MTU), "up")
             _ip("-n", name, "link", "set", "lo", "up")
+        carrying = trio.CancelScope(shield=True)
+
+        async def carry() -> None:
+            with carrying:
+                await network.run()
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(network.run)
-            yield network
-            nursery.cancel_scope.cancel()
+            nursery.start_soon(carry)
+            try:
+                yield network
+            finally:
+                carrying.cancel()
     finally:
         _remove(made, list(network.fds.values()))
+
+
+def remove_orphans() -> list[str]:
+    """Remove namespaces whose maker was killed, and end what still runs in them; returns their names."""
+    found = [path.name for path in NETNS.glob("psyche-*-*") if _is_orphan(path.name)]
+    for name in found:
+        shown = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
+        for pid in shown.stdout.split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+    return found
+
+
+def _is_orphan(name: str) -> bool:
+    match = re.fullmatch(r"psyche-(\d+)-\d+", name)
+    return match is not None and not Path("/proc", match[1]).exists()
 
 
 def _remove(names: list[str], fds: list[int]) -> None:

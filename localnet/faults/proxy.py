@@ -22,7 +22,6 @@ CHUNK_BYTES = 16 * 1024
 MIN_WINDOW_BYTES = 64 * 1024
 MAX_WINDOW_BYTES = 4 * 1024 * 1024
 CONNECT_S = 10.0
-PORT_TRIES = 100
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 Who = Callable[[int, int], int | None]
@@ -43,7 +42,7 @@ class FaultProxy:
     def __init__(self, fabric: Fabric, member: int, target: tuple[str, int], who: Who | None = None) -> None:
         self._fabric = fabric
         self._member = member
-        self._target = target
+        self.target = target
         self._who = who or (lambda _theirs, _ours: None)
         self._open: set[_Connection] = set()
         self._scope = trio.CancelScope()
@@ -79,7 +78,7 @@ class FaultProxy:
                 dialler = self._who(stream.socket.getpeername()[1], self.port)
                 await self._fabric.passable(dialler, self._member)
                 with trio.fail_after(CONNECT_S):
-                    connection.behind = await trio.open_tcp_stream(*self._target)
+                    connection.behind = await trio.open_tcp_stream(*self.target)
                 await self._both_ways(connection, dialler)
         except* (*BROKEN, trio.TooSlowError):
             connection.reset()

@@ -1,11 +1,11 @@
-"""The flags of `psyche-localnet run` that make the network between the members bad, and the proxies for them."""
+"""The flags of `psyche-localnet run` that make the network between the members bad, and that network."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import trio
 
 from localnet.faults.links import Fabric, Link
 from localnet.faults.owners import owner_of
+from localnet.faults.packets import PacketNetworkError, open_packet_network
 from localnet.faults.proxy import FaultProxy, free_port
 from psyche_chain.cli import exit_codes
 from psyche_chain.errors import ConfigError
@@ -136,22 +137,19 @@ def _usage(message: str, hint: str = "") -> ConfigError:
 
 @dataclass
 class BadNetwork:
-    """The proxies of a run while it goes on."""
+    """The network of a run while it goes on, of proxies or of real packets."""
 
     bad: Bad
     fabric: Fabric
-    ports: Mapping[int, int]
-    """Where each member listens itself."""
-    proxies: dict[int, FaultProxy] = field(default_factory=dict)
+    listen: Callable[[int], str]
+    """The address that each member listens on."""
+    announced: Callable[[int], str | None] = lambda _member: None
+    """The address that the others are told instead; None: the same."""
+    prefix: Callable[[int], tuple[str, ...]] = lambda _member: ()
+    """Words that put a member's command into this network."""
+    chain_host: str = "127.0.0.1"
+    """Where the chain must listen for the members to reach it."""
     _cut: bool = False
-
-    def listen(self, member: int) -> str:
-        """The member's own address, which only its proxy dials."""
-        return f"/ip4/127.0.0.1/tcp/{self.ports[member]}"
-
-    def announced(self, member: int) -> str:
-        """The address that the others are told."""
-        return f"/ip4/127.0.0.1/tcp/{self.proxies[member].port}"
 
     def follow(self, elapsed_s: float | None, say: Callable[[str], None]) -> None:
         """Begin and end the partition.
@@ -176,22 +174,56 @@ class BadNetwork:
 
 
 @asynccontextmanager
-async def open_bad_network(bad: Bad, folders: list[Path], seed: int) -> AsyncIterator[BadNetwork]:
-    """A proxy before every member, as long as the context lasts.
+async def open_bad_network(
+    bad: Bad,
+    folders: list[Path],
+    seed: int,
+    *,
+    packets: bool = False,
+    instead: Callable[[str], None] | None = None,
+) -> AsyncIterator[BadNetwork]:
+    """The network between the members, as long as the context lasts: a proxy before each, or namespaces.
 
     Args:
-        folders: the members' state folders; who dialled is found by the pid files there.
+        folders: the members' state folders; a proxy finds who dialled by the pid files there.
+        packets: lose real packets, in network namespaces.
+        instead: told why where that cannot be done, and proxies are used.
+
+    Raises:
+        PacketNetworkError: namespaces cannot be made, and `instead` is absent.
     """
     fabric = Fabric({member: bad.link() for member in range(len(folders))}, seed)
-    network = BadNetwork(bad, fabric, {member: free_port() for member in range(len(folders))})
+    async with AsyncExitStack() as stack:
+        if packets:
+            try:
+                net = await stack.enter_async_context(open_packet_network(len(folders), fabric=fabric))
+            except PacketNetworkError as error:
+                if instead is None:
+                    raise
+                instead(str(error))
+            else:
+                yield BadNetwork(bad, fabric, net.listen, prefix=net.prefix, chain_host=net.host_address)
+                return
+        proxies = await stack.enter_async_context(_open_proxies(fabric, folders))
+        yield BadNetwork(
+            bad,
+            fabric,
+            lambda member: f"/ip4/127.0.0.1/tcp/{proxies[member].target[1]}",
+            lambda member: f"/ip4/127.0.0.1/tcp/{proxies[member].port}",
+        )
+
+
+@asynccontextmanager
+async def _open_proxies(fabric: Fabric, folders: list[Path]) -> AsyncIterator[list[FaultProxy]]:
     pids = [(member, folder / "network.pid") for member, folder in enumerate(folders)]
+    proxies = [
+        FaultProxy(fabric, member, ("127.0.0.1", free_port()), partial(_who, pids))
+        for member in range(len(folders))
+    ]
     async with trio.open_nursery() as nursery:
-        for member, port in network.ports.items():
-            proxy = network.proxies[member] = FaultProxy(
-                fabric, member, ("127.0.0.1", port), partial(_who, pids)
-            )
+        for proxy in proxies:
             await nursery.start(proxy.run)
-        yield network
+        yield proxies
         nursery.cancel_scope.cancel()
 
 

@@ -35,14 +35,14 @@ class Cluster:
 
 
 @asynccontextmanager
-async def open_cluster(plan: RunPlan) -> AsyncIterator[Cluster]:
-    """The cluster of `--rpc`, or an embedded chain with its state in the run's folder."""
+async def open_cluster(plan: RunPlan, host: str = "127.0.0.1") -> AsyncIterator[Cluster]:
+    """The cluster of `--rpc`, or an embedded chain on `host` with its state in the run's folder."""
     if plan.rpc is not None:
         async with RpcPool([plan.rpc]) as rpc:
             await queries.genesis_hash(rpc)  # says clearly when nobody answers
         yield Cluster(plan.rpc, embedded=False)
         return
-    chain = ChainProcess(plan.out / "chain")
+    chain = ChainProcess(plan.out / "chain", host=host)
     try:
         await trio.to_thread.run_sync(chain.start)
         await trio.to_thread.run_sync(chain.wait_ready)

@@ -69,6 +69,13 @@ def run(
     partition_for: Annotated[
         float, typer.Option("--partition-for", metavar="S", help="How long the partition lasts.")
     ] = 0.0,
+    packets: Annotated[
+        bool,
+        typer.Option(
+            "--packets",
+            help="Lose real packets, in network namespaces (Linux, root); else a proxy models it.",
+        ),
+    ] = False,
     seed: Annotated[
         int, typer.Option("--seed", help="Of the kill schedule and of the network's faults.")
     ] = 0,
@@ -114,6 +121,7 @@ def run(
         seed=seed,
         max_kills=max_kills,
         bad=bad,
+        packets=packets,
         exit_after_steps=exit_after_steps,
         device=device,
         threads=threads,

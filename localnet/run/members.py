@@ -29,6 +29,8 @@ class Member:
     """Multiaddr to accept peers on."""
     announce: str | None = None
     """Multiaddr that peers are told instead."""
+    prefix: tuple[str, ...] = ()
+    """Words before the command: where it runs in a network of its own."""
     threads: int = 1
     device: str = "cpu"
     process: subprocess.Popen[bytes] | None = None
@@ -45,7 +47,7 @@ class Member:
     def command(self) -> list[str]:
         """What is executed; the same on every restart."""
         return [
-            *(sys.executable, "-m", "psyche_chain", "join", self.run),
+            *(*self.prefix, sys.executable, "-m", "psyche_chain", "join", self.run),
             *("--rpc", self.rpc),
             *("--keypair", str(self.keypair)),
             *("--tier", str(self.progress.tier)),

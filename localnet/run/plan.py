@@ -41,6 +41,8 @@ class RunPlan:
     """Stop killing after so many times; None: go on until the run ends."""
     bad: Bad = NOTHING_BAD
     """What is wrong with the network between the members."""
+    packets: bool = False
+    """Lose real packets in network namespaces, where that is permitted."""
     exit_after_steps: int | None = None
     """Pause the run at this step and end; None: when the run finishes."""
     device: str = "cpu"
@@ -51,6 +53,12 @@ class RunPlan:
     def check(self) -> None:
         """Raise `ConfigError` for what can be known to fail."""
         self.bad.check(len(self.tiers))
+        if self.packets and self.rpc is not None:
+            raise ConfigError(
+                "--packets: members in namespaces of their own reach no other chain than the embedded one",
+                "leave out --rpc, or --packets: the fault proxy works with any chain",
+                exit_codes.USAGE,
+            )
         if self.kill_random > len(self.tiers):
             raise ConfigError(
                 f"--kill-random {self.kill_random}: allowed are 0 to {len(self.tiers)}, the number of clients",

@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,8 +80,8 @@ async def _do(plan: RunPlan, processes: list[Member]) -> Summary:
     with View(chain, members, headless=plan.headless) as view:
         folders = [plan.out / f"member-{i}" for i in range(len(plan.tiers))]
         async with (
-            chain_side.open_cluster(plan) as cluster,
-            open_bad_network(plan.bad, folders, plan.seed) if plan.bad else nullcontext() as network,
+            _open_network(plan, folders, view) as network,
+            chain_side.open_cluster(plan, network.chain_host if network else "127.0.0.1") as cluster,
         ):
             launch = Launch(plan, cluster, chain, members, view, processes, network)
             try:
@@ -97,6 +97,18 @@ async def _do(plan: RunPlan, processes: list[Member]) -> Summary:
                 with trio.CancelScope(shield=True):
                     await launch.stop_members()
             return await launch.finish(time.monotonic() - started)
+
+
+def _open_network(
+    plan: RunPlan, folders: list[Path], view: View
+) -> AbstractAsyncContextManager[BadNetwork | None]:
+    if not (plan.bad or plan.packets):
+        return nullcontext()
+
+    def instead(reason: str) -> None:
+        view.say(f"--packets: {reason}; proxies are used instead, which model the loss of packets")
+
+    return open_bad_network(plan.bad, folders, plan.seed, packets=plan.packets, instead=instead)
 
 
 @dataclass
@@ -143,6 +155,7 @@ class Launch:
                 rpc=self.cluster.url,
                 listen=self.network.listen(index) if self.network else plan.config.network.listen,
                 announce=self.network.announced(index) if self.network else None,
+                prefix=self.network.prefix(index) if self.network else (),
                 threads=plan.threads,
                 device=plan.device,
             )

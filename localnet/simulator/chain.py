@@ -22,7 +22,6 @@ from localnet.simulator.machine import Machine
 from localnet.simulator.plan import Plan
 from psyche_chain.chain import accounts, ids, layout, money, queries
 from psyche_chain.chain.instructions import CreateRunArgs
-from psyche_chain.chain.instructions import tick as tick_instruction
 from psyche_chain.chain.state import ChainConfig, RunState
 from psyche_chain.client.ports import Member
 from psyche_chain.client.view import ChainView
@@ -154,10 +153,6 @@ class SimChain:
     def set_paused(self, paused: bool) -> None:
         """What the operator's `pause` and `resume` send."""
         self.send([self._pool.set_paused(paused)], self.operator, "pause")
-
-    def nudge(self) -> None:
-        """A tick by somebody who is no member."""
-        self.send([tick_instruction(run_state=self.run_state)], self.operator, "tick")
 
     def claim(self, wallet: Pubkey) -> int:
         """Claim a wallet's pay through the treasurer; return the tokens that it then holds."""

@@ -15,7 +15,7 @@ from psyche_chain.cli.options import (
     address,
 )
 from psyche_chain.cli.sending import Result, Sending, confirm, sends
-from psyche_chain.config import RunConfig, load_config
+from psyche_chain.config import RunConfig, check_model, load_config
 from psyche_train.cli import output
 from psyche_train.cli.shell import add_commands
 
@@ -44,6 +44,7 @@ def _load(path: Path, run_id: str | None) -> RunConfig:
 def validate_config(config: ConfigArg, run_id: RunIdOpt = None, json: JsonOpt = False) -> None:
     """Check a configuration without touching the chain; exit status 3 if it is wrong."""
     loaded = _load(config, run_id)
+    check_model(loaded)
     if json:
         output.data_json({**loaded.model_dump(mode="json"), "warnings": list(loaded.warnings)})
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ __all__ = ["PEERS_SCHEME", "CatchUp", "blob_id_of", "holders_of"]
 LOG_DEADLINE_S = 10.0
 LOG_OF_ONE_PEER_S = 60.0
 """How long the log of one peer is followed, however slowly it hands it over."""
+LOGS_AT_ONCE = 16
 MAX_LOG_PAGES = 1000
 BLOB_DEADLINE_S = 15.0
 
@@ -138,19 +140,29 @@ class CatchUp:
         """Verified records from `start` on, of whoever has them.
 
         All are asked at once; where no answer reaches a history that the chain shows, each peer's log is followed
-        by itself, page by page, so that one that lies leads nobody but itself astray.
+        by itself, page by page, so that one that lies leads nobody but itself astray, and several at the same
+        time, so that those who let wait do not add up.
         """
         candidates = await self._ask_for_log(start)
         if records := link_through(start, candidates or [[]], view):
             return records
         if not candidates:
             return None
-        for slot in view.slots.values():
-            if slot.p2p_key != self._network.peer_key:
-                with trio.move_on_after(LOG_OF_ONE_PEER_S):
-                    if records := await self._follow_log_of(slot.p2p_key, start, view):
-                        return records
-        return None
+        found: list[list[RoundRecord]] = []
+        limit = trio.CapacityLimiter(LOGS_AT_ONCE)
+        async with trio.open_nursery() as nursery:
+
+            async def follow(peer: bytes) -> None:
+                async with limit:
+                    with trio.move_on_after(LOG_OF_ONE_PEER_S), suppress(NotYet):
+                        if records := await self._follow_log_of(peer, start, view):
+                            found.append(records)  # verified: anybody's are the same
+                            nursery.cancel_scope.cancel()
+
+            for slot in view.slots.values():
+                if slot.p2p_key != self._network.peer_key:
+                    nursery.start_soon(follow, slot.p2p_key)
+        return max(found, key=len, default=None)
 
     async def _follow_log_of(self, peer: bytes, start: bytes, view: ChainView) -> list[RoundRecord] | None:
         chain: list[RoundRecord] = []

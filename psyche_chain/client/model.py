@@ -51,7 +51,7 @@ class MemberTrainer:
         try:
             self.trainer.fold(record, blobs, own_slot)
         except Exception:
-            if self.trainer.half_folded:
+            if self.trainer.held.half_folded:
                 self.trainer.load()
             raise
 

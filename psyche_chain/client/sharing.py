@@ -76,8 +76,12 @@ class Sharing:
         """
         name = blob_id_of(checkpoint.uri)
         if name is None:
-            where = f"at {checkpoint.uri}" if checkpoint.uri else "nowhere"
-            raise NotYet(f"the checkpoint of step {checkpoint.step} is {where}, not with peers")
+            place = f"at {checkpoint.uri!a}" if checkpoint.uri else "nowhere"  # a stranger wrote it
+            raise NotYet(
+                f"the checkpoint of step {checkpoint.step} is {place}, says the chain, not with peers: wait for "
+                "the next checkpoint, or start again with --checkpoint-from and a place that has it (it is "
+                f"taken only if it has the agreed weights hash {checkpoint.weights_hash.hex()})"
+            )
         if (why := self._refused.get((checkpoint.uri, checkpoint.weights_hash))) is not None:
             raise NotYet(why)
         try:

@@ -90,7 +90,7 @@ class MemberBench:
 
     def train(self) -> None:
         """Forward and backward over the member's samples, in its micro-batches."""
-        learner = self.trainer._loaded().learner
+        learner = self.trainer.held.loaded().learner
         learner.model.zero_grad(set_to_none=True)
         learner._accumulate(self.batch, num_counted(self.batch), lambda: False)
         self.gradients = {
@@ -141,7 +141,7 @@ class MemberBench:
 
     def weights_hash(self) -> None:
         """Digest of all weights, as before a checkpoint."""
-        self.trainer._digests = None
+        self.trainer.held.changed()
         self.trainer.weights_hash()
 
     def parts(self) -> dict[str, Part]:

@@ -12,13 +12,15 @@ from psyche_train.checkpoints.store import newest
 def checkpoint_at(path: Path) -> Path:
     """The checkpoint directory at a path: itself, or the newest good one of a member's state directory.
 
+    Of what `psyche-train train --out` left, that is the first member's.
+
     Raises:
         CheckpointError: there is none.
     """
     path = path.expanduser()
     if (path / CONFIG).is_file():
         return path
-    for folder in (path / "checkpoints", path):
+    for folder in (path / "checkpoints", path, path / "members" / "0" / "checkpoints"):
         if folder.is_dir():
             for found, _, _ in newest(folder):
                 return found

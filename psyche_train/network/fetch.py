@@ -60,6 +60,9 @@ MAX_LARGE_PER_PEER = 2
 """Of those, streams for blobs of more than one range: a checkpoint does not hold up the updates."""
 RETRY_FIRST_S = 0.25
 RETRY_CAP_S = 2.0
+MAX_PROBES = 4
+"""Members asked at once for what they are not known to hold, by all fetches that have a holder, if a slow one."""
+PROBE_PAUSE_S = 0.25  # after one of them refused
 
 
 class FetchFailed(Exception):
@@ -80,6 +83,10 @@ class Fetcher:
         self.slots = Slots(MAX_PER_PEER, MAX_LARGE_PER_PEER)
         self.share = FairShare()
         self.rates = Rates()
+        self.probes = 0
+        """Questions to members that are not known to hold what they were asked for, not answered yet."""
+        self.probe_at = float("-inf")
+        """When the next such question may be asked."""
         self._running: dict[bytes, trio.Event] = {}
 
     async def fetch(
@@ -143,6 +150,9 @@ class _Job:
         self._banned: set[bytes] = set()
         self._failures: Counter[bytes] = Counter()
         self._retry_at: dict[bytes, float] = {}
+        self._probed: set[bytes] = set()
+        """Members asked without knowing that they hold it, before their answer."""
+        self._served: set[bytes] = set()
         self._done = trio.Event()
         self._fatal: FetchFailed | None = None
 
@@ -177,35 +187,60 @@ class _Job:
             allowed, each = min(MAX_WORKERS, 1 + int((now - started) / HEDGE_S)), 1
             if self._large():
                 allowed, each = MAX_LARGE_WORKERS, LARGE_WORKERS_PER_PEER
-            for key in [key for key in self._candidates() for _ in range(each)]:
-                if self._working.total() >= allowed:
-                    break
-                if self._working[key] >= each or key in self._banned or self._retry_at.get(key, 0) > now:
-                    continue
-                if not self._fetcher.node.connected(key):
-                    member = self._fetcher.node.members.get(key)
-                    why = f"no connection ({member.error})" if member else "is not a member"
-                    self.reasons.setdefault(key, why)
-                    continue
-                self._working[key] += 1
-                self.reasons.setdefault(key, "did not deliver it in time")
-                nursery.start_soon(self._work, key)
+            if (
+                self._working.total() < allowed
+            ):  # ranking hundreds of members for hundreds of blobs takes a core
+                self._start_workers(nursery, allowed, each)
             await trio.sleep(0.05)
 
-    def _candidates(self) -> list[bytes]:
-        """Named holders, then those that announced the blob, then everybody; of each, the least busy first.
+    def _start_workers(self, nursery: trio.Nursery, allowed: int, each: int) -> None:
+        """Start workers up to `allowed`, at most `each` at one peer."""
+        fetcher, now = self._fetcher, trio.current_time()
+        known = {*self._named, *fetcher.holders.of(self._blob)}
+        everybody = not self._working.total() or (fetcher.probes < MAX_PROBES and now >= fetcher.probe_at)
+        for key in [key for key in self._candidates(everybody) for _ in range(each)]:
+            if self._working.total() >= allowed:
+                break
+            if self._working[key] >= each or key in self._banned or self._retry_at.get(key, 0) > now:
+                continue
+            if not fetcher.node.connected(key):
+                member = fetcher.node.members.get(key)
+                why = f"no connection ({member.error})" if member else "is not a member"
+                self.reasons.setdefault(key, why)
+                continue
+            if self._working.total() and key not in known and key not in self._served:
+                if key in self._probed or now < fetcher.probe_at or fetcher.probes >= MAX_PROBES:
+                    continue
+                fetcher.probes += 1
+                self._probed.add(key)
+            self._working[key] += 1
+            self.reasons.setdefault(key, "did not deliver it in time")
+            nursery.start_soon(self._work, key)
+
+    def _end_probe(self, key: bytes, *, refused: bool) -> None:
+        """A member that was not known to hold the blob has answered, or the question is over."""
+        if key in self._probed:
+            self._probed.remove(key)
+            self._fetcher.probes -= 1
+            if refused:
+                self._fetcher.probe_at = trio.current_time() + PROBE_PAUSE_S
+
+    def _candidates(self, everybody: bool) -> list[bytes]:
+        """Named holders, those that announced it or served some of it, then, if wanted, all; the least busy first.
 
         Among equals every member prefers another one, so that not all of them ask the same holder.
         """
         fetcher = self._fetcher
-        node, announced = fetcher.node, fetcher.holders.of(self._blob)
+        node, announced = fetcher.node, [*fetcher.holders.of(self._blob), *self._served]
 
         def rank(key: bytes) -> tuple[int, float, bytes]:
             rate = fetcher.rates.of(key)
             taste = hashlib.sha256(node.key + self._blob + key).digest()
             return fetcher.slots.load(key), 0.0 if rate is None else -rate, taste
 
-        groups = [self._named] if self._only_named else [self._named, announced, list(node.members)]
+        groups = [self._named] if self._only_named else [self._named, announced]
+        if everybody:
+            groups.append(list(node.members))
         order = dict.fromkeys(key for group in groups for key in sorted(group, key=rank))
         order.pop(node.key, None)
         return list(order)
@@ -246,6 +281,7 @@ class _Job:
             self.reasons[key] = str(exc)
         finally:
             self._working[key] -= 1
+            self._end_probe(key, refused=True)
             if stream is not None:
                 await close_quietly(stream, reset=not clean)
 
@@ -258,6 +294,8 @@ class _Job:
         reply = Reply.from_bytes(await read_exactly(stream, REPLY_BYTES))
         if reply.status is not Status.OK:
             raise _Refused(reply.status)
+        self._served.add(key)
+        self._end_probe(key, refused=False)
         if want_manifest != bool(reply.first) or reply.second > length:
             raise WireError(f"answered {reply.first}+{reply.second} bytes to a request for {length}")
         if want_manifest:

@@ -33,6 +33,8 @@ MAX_BLOBS = 16_384
 MAX_PER_MEMBER = 4096
 BATCH_S = 0.25
 """Blobs announced within this time share a message: at most four messages a second."""
+MESSAGES_S = 20
+"""Messages of all members together, in a second: reading one and passing it on costs a member some 17 ms."""
 
 
 class GossipError(ValueError):
@@ -67,6 +69,11 @@ def decode(data: bytes) -> list[bytes] | list[str]:
             raise GossipError("addresses are not printable")
         return addresses
     raise GossipError(f"unknown kind {data[1]}")
+
+
+def batch_s(members: int) -> float:
+    """Seconds in which a member's announcements share a message: with more members, each speaks less often."""
+    return max(BATCH_S, members / MESSAGES_S)
 
 
 class GuardedPubsub(Pubsub):  # type: ignore[misc, unused-ignore]
@@ -158,7 +165,7 @@ class Gossip:
         """Publish what is queued, in batches; say where this member is dialled whenever that changed."""
         said: list[str] = []
         while True:
-            await trio.sleep(BATCH_S)
+            await trio.sleep(batch_s(len(self._node.members) + 1))
             addresses = self._node.addresses()
             if addresses != said and any(map(self._node.connected, self._node.members)):
                 said = addresses

@@ -28,6 +28,32 @@ MAX_PLAINTEXT = MAX_MESSAGE - TAG_BYTES
 _LENGTH_BYTES = 2
 MESSAGES_AT_ONCE = 4
 _BUFFER_BYTES = MESSAGES_AT_ONCE * (_LENGTH_BYTES + MAX_MESSAGE)
+QUIET_BYTES = 4096
+"""Buffer of a direction in which only pings, requests and announcements go."""
+_QUIET_TURNS = 16
+"""After so many small reads or writes in a row a direction gives its large buffer back."""
+
+
+class _Buffer:
+    """Bytes of one direction: little while it is quiet, room for several messages while much goes through."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(QUIET_BYTES))
+        self._quiet = 0
+
+    def fit(self, count: int, used: int = 0) -> None:
+        """Prepare for `count` bytes, of which the first `used` are kept."""
+        large = len(self.view) > QUIET_BYTES
+        self._quiet = 0 if count >= QUIET_BYTES else self._quiet + 1
+        if count >= QUIET_BYTES and not large:
+            self._replace(_BUFFER_BYTES, used)
+        elif large and self._quiet >= _QUIET_TURNS:
+            self._replace(QUIET_BYTES, used)
+
+    def _replace(self, size: int, used: int) -> None:
+        # whoever holds pieces of the old one keeps them
+        kept, self.view = self.view[:used], memoryview(bytearray(size))
+        self.view[:used] = kept
 
 
 class Cipher:
@@ -80,10 +106,12 @@ class NoiseSession(SecureSession):  # type: ignore[misc, unused-ignore]
         self._sealing, self._opening = ciphers_of(session)
         self._plain: deque[memoryview] = deque()
         """Opened but not read yet."""
-        self._in = memoryview(bytearray(_BUFFER_BYTES))
+        self._in = _Buffer()
         self._from, self._to = 0, 0
         """The bytes of `_in` that are still sealed."""
-        self._out = memoryview(bytearray(_BUFFER_BYTES))
+        self._out = _Buffer()
+        self._came = 0
+        """Bytes that lay in `_in` after the last read of the socket."""
         self._sending = trio.Lock()
 
     async def receive(self) -> list[memoryview]:
@@ -98,12 +126,14 @@ class NoiseSession(SecureSession):  # type: ignore[misc, unused-ignore]
             return pieces
         while True:
             left = self._to - self._from
-            self._in[:left] = self._in[self._from : self._to]
+            view = self._in.view
+            view[:left] = view[self._from : self._to]
             self._from, self._to = 0, left
-            count = await self.stream.receive_into(self._in[left:])
+            self._in.fit(max(left, self._came), left)
+            count = await self.stream.receive_into(self._in.view[left:])
             if not count:
                 return []
-            self._to += count
+            self._to = self._came = left + count
             pieces = list(self._opened())
             if pieces:
                 return pieces
@@ -158,7 +188,7 @@ class NoiseSession(SecureSession):  # type: ignore[misc, unused-ignore]
         self.stream.abort()
 
     def _opened(self) -> Iterator[memoryview]:
-        view = self._in
+        view = self._in.view
         while self._to - self._from >= _LENGTH_BYTES:
             start = self._from + _LENGTH_BYTES
             stop = start + (view[start - 2] << 8 | view[start - 1])
@@ -178,7 +208,8 @@ class NoiseSession(SecureSession):  # type: ignore[misc, unused-ignore]
 
     def _sealed(self, parts: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
         """Buffers full of messages, each valid until the next one is asked for."""
-        out = self._out
+        self._out.fit(sum(map(len, parts)) + _LENGTH_BYTES + TAG_BYTES)
+        out = self._out.view
         begin, at = 0, _LENGTH_BYTES
         """Of the message that is being filled."""
         for part in parts:
@@ -205,6 +236,6 @@ class NoiseSession(SecureSession):  # type: ignore[misc, unused-ignore]
         """Seal the message whose plaintext ends at `at`; returns where the next one begins."""
         end = at + TAG_BYTES
         start = begin + _LENGTH_BYTES
-        self._out[begin:start] = (end - start).to_bytes(_LENGTH_BYTES, "big")
-        self._sealing.seal(self._out[start:end])
+        self._out.view[begin:start] = (end - start).to_bytes(_LENGTH_BYTES, "big")
+        self._sealing.seal(self._out.view[start:end])
         return end

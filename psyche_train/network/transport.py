@@ -15,8 +15,9 @@ Four measured traps are closed here, once for everything above:
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -37,7 +38,7 @@ READ_BYTES = 256 * 1024
 CLOSE_GRACE_S = 1.0
 """How long a connection's handler may clean up after its socket closed."""
 MAX_PENDING_PER_HOST = 64
-"""Connections of one remote address that may be in the handshake at once."""
+"""Connections of one remote address that may be in the handshake at once; a further one ends an older one."""
 MAX_SESSIONS_PER_MEMBER = 8
 """Sessions that one member may have opened to us; the swarm keeps three, the others are knocks and dying ones."""
 
@@ -59,8 +60,9 @@ class BufferedStream(TrioTCPStream):  # type: ignore[misc, unused-ignore]
         self._ahead = b""
         self._at = 0
         self.closed = trio.Event()
-        self.settled = trio.Event()
-        """The handshake has ended, one way or the other."""
+        self.on_settled: Callable[[], None] = lambda: None
+        self.heard = False
+        """Whether the peer ever sent a byte."""
         self.last_read = trio.current_time()
 
     async def read(self, n: int | None = None) -> bytes:
@@ -74,7 +76,7 @@ class BufferedStream(TrioTCPStream):  # type: ignore[misc, unused-ignore]
                     return b""
                 except trio.BrokenResourceError as exc:
                     raise ConnectionClosedError(f"TCP connection reset: {exc}", transport="tcp") from exc
-                self.last_read = trio.current_time()
+                self.last_read, self.heard = trio.current_time(), bool(data) or self.heard
                 self._traffic.bytes_in += len(data)
                 if n is None or n >= len(data):
                     return data
@@ -134,9 +136,13 @@ class BufferedStream(TrioTCPStream):  # type: ignore[misc, unused-ignore]
         self.stream.socket.close()
         self._ended()
 
+    def settled(self) -> None:
+        """The handshake has ended, one way or the other."""
+        self.on_settled()
+
     def _ended(self) -> None:
         self.closed.set()
-        self.settled.set()
+        self.settled()
 
 
 class MemberTCP(TCP):  # type: ignore[misc, unused-ignore]
@@ -145,7 +151,7 @@ class MemberTCP(TCP):  # type: ignore[misc, unused-ignore]
     def __init__(self, traffic: Traffic) -> None:
         super().__init__()
         self._traffic = traffic
-        self._pending: Counter[str] = Counter()
+        self._pending: defaultdict[str, list[BufferedStream]] = defaultdict(list)
 
     async def _dial_resolved(self, maddr: Any, source: Any = None) -> Any:
         connection: Any = await super()._dial_resolved(maddr, source)
@@ -156,19 +162,16 @@ class MemberTCP(TCP):  # type: ignore[misc, unused-ignore]
         async def serve(stream: Any) -> None:
             buffered = BufferedStream(stream.stream, self._traffic)
             remote = (buffered.get_remote_address() or ("", 0))[0]
-            if self._pending[remote] >= MAX_PENDING_PER_HOST:
-                buffered.abort()
-                return
-            self._pending[remote] += 1
-            waiting = True
+            pending = self._pending[remote]
+            if len(pending) >= MAX_PENDING_PER_HOST:
+                # who said nothing goes first, then who waits longest: a member may share the address
+                min(pending, key=lambda other: other.heard).abort()
+            pending.append(buffered)
+            buffered.on_settled = partial(self._settle, remote, buffered)
             try:
                 async with trio.open_nursery() as nursery:
 
                     async def watch() -> None:
-                        nonlocal waiting
-                        await buffered.settled.wait()
-                        self._pending[remote] -= 1
-                        waiting = False
                         await buffered.closed.wait()
                         await trio.sleep(CLOSE_GRACE_S)
                         nursery.cancel_scope.cancel()
@@ -177,12 +180,16 @@ class MemberTCP(TCP):  # type: ignore[misc, unused-ignore]
                     await handler(buffered)
                     nursery.cancel_scope.cancel()
             finally:
-                if waiting:
-                    self._pending[remote] -= 1
-                if not self._pending[remote]:
-                    del self._pending[remote]
+                self._settle(remote, buffered)
 
         return super().create_listener(serve)
+
+    def _settle(self, remote: str, stream: BufferedStream) -> None:
+        pending = self._pending.get(remote, [])
+        if stream in pending:
+            pending.remove(stream)
+        if not pending:
+            self._pending.pop(remote, None)
 
 
 class MemberNoise(NoiseTransport):  # type: ignore[misc, unused-ignore]
@@ -222,5 +229,5 @@ class MemberNoise(NoiseTransport):  # type: ignore[misc, unused-ignore]
             self._refused(remote)
             await session.close()
             raise HandshakeFailure(f"{remote} is not a member")
-        conn.stream.settled.set()
+        conn.stream.settled()
         return NoiseSession(session, conn, conn.stream)

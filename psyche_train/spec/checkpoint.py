@@ -70,6 +70,13 @@ class InitCheckpoint(Table):
             )
         return self
 
+    @property
+    def is_small(self) -> bool:
+        """Whether no more than a thousand million parameters follow from the keys of HfLlama."""
+        layer = self.hidden_size * (4 * self.hidden_size + 3 * self.intermediate_size + 2)
+        embeddings = (2 * self.vocab_size + 1) * self.hidden_size
+        return self.num_hidden_layers * layer + embeddings <= 1_000_000_000
+
 
 _SHARED = {"config", "seed", "weights_sha256"}
 

@@ -46,7 +46,7 @@ class Strategy(ABC, Generic[B]):
         self.schema = schema
         self.tier = tier
         self.device = device
-        self.fold_device = device if device.type == "cuda" else torch.device("cpu")
+        self.fold_device = device if device.type in ("cuda", "meta") else torch.device("cpu")
         """Where the fold computes: CUDA and CPU keep to IEEE 754 alike, MPS is not trusted to."""
         self.shares = Shares(spec, schema)
         """What members of every tier hold and train."""

@@ -7,9 +7,7 @@ Keys are fixed, so that addresses stay; what time and chance decide is replaced 
 """
 
 import contextlib
-import difflib
 import hashlib
-import io
 import json
 import os
 import re
@@ -17,9 +15,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 from solders.keypair import Keypair
@@ -31,8 +27,8 @@ from psyche_chain.cli.main import main
 from psyche_train.spec import TrainSpec
 from tests.chain import commands_page
 from tests.chain.members import join_all, take_part
+from tests.commands_page import ROOT, Shown, output_of, write_or_check
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/commands.md"
 SHOWN_URL = "http://127.0.0.1:8899"
 SMOKE = (ROOT / "config/smoke.toml").read_text()
@@ -41,15 +37,6 @@ SMOKE = (ROOT / "config/smoke.toml").read_text()
 def fixed_key(name: str) -> Keypair:
     """The same key in every session."""
     return Keypair.from_seed(hashlib.sha256(f"commands page {name}".encode()).digest())
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A command line and what it printed, standard output and errors as a terminal shows them."""
-
-    line: str
-    output: str
-    status: int
 
 
 class Session:
@@ -85,10 +72,7 @@ class Session:
         self.shown.setdefault(name, []).append(Shown(line, self._stable(output), found))
 
     def _run(self, line: str) -> tuple[str, int]:
-        both = io.StringIO()
-        with contextlib.redirect_stdout(both), contextlib.redirect_stderr(both):
-            status = main(shlex.split(line))
-        return both.getvalue(), status
+        return output_of(main, shlex.split(line))
 
     def _stable(self, text: str) -> str:
         """Without what differs from session to session."""
@@ -219,24 +203,7 @@ def build() -> str:
 
 def run(arguments: Sequence[str]) -> int:
     """Write or compare the page; the exit status."""
-    page = build()
-    if "--check" not in arguments:
-        PAGE.write_text(page)
-        print(f"wrote {PAGE.relative_to(ROOT)}")
-        return 0
-    old = PAGE.read_text() if PAGE.exists() else ""
-    lines = list(
-        difflib.unified_diff(old.splitlines(), page.splitlines(), "docs/commands.md", "now", lineterm="")
-    )
-    print("\n".join(lines) or "docs/commands.md is what the commands print")
-    return 1 if lines else 0
-
-
-def parts() -> dict[str, Any]:
-    """For tests: what the page was made from."""
-    with session() as s:
-        play(s)
-        return {"shown": s.shown, "page": commands_page.render(s.shown)}
+    return write_or_check(PAGE, build(), arguments)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
 """The text of docs/commands.md around what the commands printed."""
 
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import typer
 from pydantic import BaseModel
 
 from psyche_chain.admin.report import ShowReport
 from psyche_chain.cli import exit_codes
 from psyche_chain.cli.main import app
 from psyche_train.cli import exit_codes as shared_codes
+from tests.commands_page import Shown, commands_of, common_rows, section, statuses, table
 
 COMMON = ("--rpc", "--keypair", "--priority-fee", "--max-fee", "--json", "--help")
 """Options that are told of once."""
@@ -48,56 +46,8 @@ error. An error is one sentence and, where something can be done about it, a hin
 
 
 def commands() -> dict[str, Any]:
-    """Every command of the application by its name; those of a group with the group's."""
-    root: Any = typer.main.get_command(app)
-    found: dict[str, Any] = {}
-    for name, command in root.commands.items():
-        inner = getattr(command, "commands", None)
-        found |= {name: command} if inner is None else {f"{name} {n}": c for n, c in inner.items()}
-    return found
-
-
-def options(command: Any) -> list[tuple[str, str]]:
-    """An option's or argument's words, and what it means."""
-    rows = []
-    for param in command.params:
-        if param.param_type_name == "argument":
-            words = param.metavar or param.name.upper()
-        else:
-            kind = (
-                ""
-                if param.is_flag
-                else f" {param.metavar or ('TEXT' if getattr(param, 'min', None) is None else 'N')}"
-            )
-            words = ", ".join([*param.opts, *param.secondary_opts]) + kind
-        default = "" if param.default in (None, False, True, ...) or param.required else f" [{param.default}]"
-        rows.append((words, (param.help or "") + default))
-    return rows
-
-
-def _table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> list[str]:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return [*lines, *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)]
-
-
-def _section(name: str, command: Any, shown: Sequence[Any]) -> list[str]:
-    text = re.sub(r"\s*\n\s*", "\n", (command.help or "").strip()).replace("\n\n", "\n")
-    lines = [f"### `{name}`", "", *text.split("\n"), ""]
-    rows = [(f"`{words}`", text) for words, text in options(command) if words.split()[0] not in COMMON]
-    if rows:
-        lines += [*_table(rows, ("", "")), ""]
-    for example in shown:
-        printed = [f"$ psyche-chain {example.line}", *example.output.rstrip("\n").split("\n")]
-        status = [f"(exit status {example.status})"] if example.status else []
-        lines += ["```console", *printed, *status, "```", ""]
-    return lines
-
-
-def _exit_codes() -> list[str]:
-    source = "".join(Path(module.__file__).read_text() for module in (shared_codes, exit_codes))
-    rows = re.findall(r'^(\w+): Final = (\d+)\n"""(.*?)"""', source, re.MULTILINE | re.DOTALL)
-    known = sorted((int(code), text) for _, code, text in rows)
-    return _table([(str(code), text) for code, text in known], ("status", "meaning"))
+    """Every command of the application by its name."""
+    return commands_of(app)
 
 
 def _schema(model: type[BaseModel], path: str = "") -> list[tuple[str, str, str]]:
@@ -131,21 +81,27 @@ def _json_type(spec: Mapping[str, Any]) -> str:
     return "object" if "$ref" in spec else str(spec.get("type"))
 
 
-def render(shown: Mapping[str, Sequence[Any]]) -> str:
+def render(shown: Mapping[str, Sequence[Shown]]) -> str:
     """The whole page."""
     known = commands()
-    common = {words.split()[0]: (words, text) for c in known.values() for words, text in options(c)}
-    lines = HEAD.rstrip("\n").split("\n")
-    for option in COMMON[:-1]:
-        words, text = common[option]
-        lines.append("| `{}` | {} |".format(words.replace("|", "\\|"), text))
-    lines += ["", *MONEY.strip().split("\n"), "", "## Exit status", "", *_exit_codes(), ""]
+    lines = [*HEAD.rstrip("\n").split("\n"), *common_rows(known, COMMON)]
+    lines += [
+        "",
+        *MONEY.strip().split("\n"),
+        "",
+        "## Exit status",
+        "",
+        *statuses(shared_codes, exit_codes),
+        "",
+    ]
     for title, names in SECTIONS.items():
         lines += [f"## {title}", ""]
         for name in names:
-            lines += _section(name, known[name], shown.get(name, ()))
+            lines += section(
+                "psyche-chain", name, known[name], shown.get(name, ()), hidden=COMMON, epilog=False
+            )
     lines += ["## The shape of `show --json`", "", SCHEMA, ""]
-    lines += _table(_schema(ShowReport), ("key", "type", "meaning"))
+    lines += table(_schema(ShowReport), ("key", "type", "meaning"))
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from psyche_chain.cli import exit_codes
 from tests.chain import commands_doc, commands_page
+from tests.commands_page import options
 
 PAGE = Path(commands_doc.PAGE).read_text()
 
@@ -22,7 +23,7 @@ def test_every_command_says_what_it_does_and_gives_an_example() -> None:
     for name, command in commands_page.commands().items():
         assert command.help, name
         assert command.epilog.startswith(f"Example: psyche-chain {name}"), name
-        for words, text in commands_page.options(command):
+        for words, text in options(command):
             assert text, (name, words)
             assert f"| {text.replace('|', chr(92) + '|')} |" in PAGE, (name, words)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from psyche_chain.admin.update import spec_bytes
+from psyche_chain.cli.main import main
 from psyche_chain.config import load_config
 from psyche_chain.errors import ConfigError
 from psyche_train.spec import TrainSpec
@@ -102,3 +104,46 @@ def test_data_that_are_not_here_are_told_when_the_run_is_created(
     with pytest.raises(ConfigError) as error:
         spec_bytes(load_config(config(tmp_path, table)))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "status", "message"),
+    [
+        ("AdamW", 3, "model.LLM: optimizer.AdamW: an update of this model"),
+        ("Distro", 0, "valid"),
+    ],
+)
+def test_updates_that_no_member_could_hand_over_are_told_before_anything_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], optimizer: str, status: int, message: str
+) -> None:
+    path = config(tmp_path, DUMMY)
+    text = path.read_text()
+    large = {
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 64,
+    }
+    for key, value in large.items():
+        text = re.sub(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
+    text = re.sub(r"\[model\.LLM\.optimizer\.Distro\]\n(.+\n)*", f"[model.LLM.optimizer.{optimizer}]\n", text)
+    path.write_text(text)
+    assert main(["validate-config", str(path)]) == status
+    assert message in "".join(capsys.readouterr())
+    if status:
+        with pytest.raises(ConfigError, match=r"optimizer\.AdamW.*choose optimizer\.Distro"):
+            spec_bytes(load_config(path))
+
+
+def test_a_described_model_that_does_not_exist_is_told_by_validate_config(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = config(tmp_path, DUMMY)
+    text = re.sub(
+        r"\[model\.LLM\.checkpoint\.Init\]\n(.+\n)*",
+        '[model.LLM.checkpoint.Init]\nconfig = { model_type = "no-such-model" }\n',
+        path.read_text(),
+    )
+    path.write_text(text.replace('"HfLlama"', '"HfAuto"'))
+    assert main(["validate-config", str(path)]) == 3
+    assert "no-such-model" in capsys.readouterr().err

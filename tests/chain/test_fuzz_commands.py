@@ -14,7 +14,8 @@ from psyche_chain.cli import exit_codes
 from psyche_chain.cli.main import main
 from psyche_chain.config import load_config
 from psyche_chain.errors import ConfigError
-from tests.chain.commands_page import commands, options
+from tests.chain.commands_page import commands
+from tests.commands_page import options
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = (ROOT / "config/smoke.toml").read_text()

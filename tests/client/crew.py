@@ -71,11 +71,6 @@ class Player:
         for blob in blobs:
             self.network.own.blobs.pop(blob, None)
 
-    def write_blobs(self) -> None:
-        """Put all blobs where a state directory has them."""
-        for blob in self.network.own.blobs:
-            self.network.path(blob)
-
 
 class Crew:
     """A run of some members."""

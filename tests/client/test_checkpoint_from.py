@@ -201,3 +201,33 @@ async def test_a_slice_that_lies_about_what_it_was_cut_from_is_refused(run: Run,
     for lie, words in ((["00" * 32], "its weights hash is"), ([], "without a proof")):
         path.write_text(json.dumps({**manifest, "outer_sha256": lie}))
         await Newcomer(run, tmp_path, path.parent, 1).is_refused(words)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "hub:nobody/nothing",
+        "peers:zz",
+        "https://127.0.0.1:9/x",
+        "file:///etc/passwd",
+        "a\x1b[2J\nb\u202e",
+    ],
+)
+async def test_place_on_chain_that_is_not_with_peers_is_told_and_passed_by(
+    run: Run, tmp_path: Path, uri: str
+) -> None:
+    """The chain may name any place: it is not gone to, but said, and the user's own place serves."""
+    for folder in ("told", "passed"):
+        (tmp_path / folder).mkdir()
+    told = Newcomer(run, tmp_path / "told", run.path)
+    told.catch_up._elsewhere = None
+    passed = Newcomer(run, tmp_path / "passed", run.path)
+    checkpoint = replace(run.agreed, uri=uri)
+    view = replace(a_view(Phase.WAITING_FOR_MEMBERS, checkpoint=checkpoint), history=checkpoint.history)
+    with pytest.raises(NotYet, match=r"not with peers: .* start again with --checkpoint-from") as caught:
+        await told.catch_up.catch_up(view)
+    assert str(caught.value).isprintable()
+    assert (told.weights.history, told.trainer.weights_hash()) == (GENESIS, told.first)
+    await passed.catch_up.catch_up(view)
+    assert passed.trainer.weights_hash() == run.agreed.weights_hash

@@ -277,10 +277,10 @@ async def test_wrong_weights_at_an_agreed_point_are_found_and_replaced(run: Run,
     await run.offer()
     new = run.newcomer(tier)
     await new.catch_up.catch_up(run.view)
-    held = new.trainer.trainer._loaded().stored
+    held = new.trainer.trainer.held.loaded().stored
     name = next(iter(held))
     held[name].view(-1).view(torch.int32)[0] ^= 1  # one bit, as a broken memory does it
-    new.trainer.trainer._digests = None
+    new.trainer.trainer.held.changed()
     await new.weights.save()
     assert await new.weights.digests() != run.hashes[tier]
     new.catch_up.compared = GENESIS
@@ -296,8 +296,8 @@ async def test_wrong_weights_that_cannot_be_replaced_are_not_folded_on(run: Run)
     await run.offer()
     new = run.newcomer(0)
     await new.catch_up.catch_up(run.view)
-    new.trainer.trainer._loaded().stored["model.norm.weight"].detach().add_(1)
-    new.trainer.trainer._digests = None
+    new.trainer.trainer.held.loaded().stored["model.norm.weight"].detach().add_(1)
+    new.trainer.trainer.held.changed()
     new.catch_up.compared = GENESIS
     await run.offer_instead(PartIndex(run.index.parts[:1]))
     with pytest.raises(NotYet, match="is not the agreed one"):

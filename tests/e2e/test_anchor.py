@@ -30,6 +30,7 @@ SOL = 10**9
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("toolchain"),  # one target/check, and one validator at a time
     pytest.mark.timeout(900),
     pytest.mark.skipif(ANCHOR is None, reason="the Anchor CLI is not on PATH"),
 ]

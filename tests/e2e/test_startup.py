@@ -25,7 +25,7 @@ from psyche_chain.cli import exit_codes
 from psyche_chain.config import load_config
 from tests.e2e.cluster import TINY, deploy, fund
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("startup")]
 
 
 @dataclass

@@ -101,6 +101,7 @@ def check_money(ledger: Ledger, url: str, run_state: Pubkey, summary: dict[str, 
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("toolchain")
 @pytest.mark.timeout(480)
 @pytest.mark.skipif(VALIDATOR is None, reason="solana-test-validator is not on PATH")
 def test_a_whole_run_on_the_reference_validator(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from localnet.chain.process import free_port
 
@@ -19,19 +20,22 @@ START_S = 120.0
 
 
 def healthy(url: str) -> bool:
-    """Whether the validator says that it is."""
-    request = urllib.request.Request(
-        url, b'{"jsonrpc":"2.0","id":1,"method":"getHealth"}', {"Content-Type": "application/json"}
-    )
-    try:
+    """Whether the validator says that it is, and makes slots."""
+
+    def ask(method: str) -> Any:
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method}).encode()
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=5) as answer:
-            return bool(json.load(answer).get("result") == "ok")
-    except (OSError, ValueError):
+            return json.load(answer)["result"]
+
+    try:
+        return bool(ask("getHealth") == "ok" and ask("getSlot") > 0)
+    except (OSError, ValueError, KeyError):
         return False
 
 
 @contextlib.contextmanager
-def run_validator(folder: Path) -> Iterator[str]:
+def run_validator(folder: Path, start_s: float = START_S) -> Iterator[str]:
     """URL of a fresh validator with a faucet; stopped by its process id."""
     assert VALIDATOR is not None
     port = free_port()
@@ -50,7 +54,7 @@ def run_validator(folder: Path) -> Iterator[str]:
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + start_s
         while not healthy(url):
             assert process.poll() is None, log_path.read_text()
             assert time.monotonic() < deadline, "the validator did not start"

@@ -20,12 +20,6 @@ def header_offset(name: str) -> int:
     return 8 + int(LAYOUT["Header"]["fields"][name][0])
 
 
-def slot_offset(slot: int, name: str) -> int:
-    """Where a field of a slot starts in its log's account."""
-    sizes = LAYOUT["Header"]["size"], LAYOUT["Slot"]["size"]
-    return 8 + int(sizes[0] + slot * sizes[1] + LAYOUT["Slot"]["fields"][name][0])
-
-
 def overwrite(chain: Chain, key: Pubkey, at: int, data: bytes) -> None:
     """Put `data` into an account from byte `at` on."""
     account = chain.svm.get_account(key)

@@ -22,12 +22,14 @@ def recorded():
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("costs")
 def test_costs_are_those_of_the_table(measured, recorded):
     found = differences(recorded, measured)
     assert not found, "\n".join([*found, RENEW])
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("costs")
 def test_limits_hold_as_measured(measured):
     assert [reach for reach in limits.reaches(measured) if not reach.holds] == []
 

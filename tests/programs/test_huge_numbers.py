@@ -175,7 +175,6 @@ def pool_action(chain: Chain) -> tuple[Run, Send]:
 
 
 JOIN: Args = {"hot_key": Pubkey.default(), "p2p_key": b"\3" * 32, "tier": 0, "weight": 1, "contact": "c"}
-IN_ROUND = {"witness": {"round": 1, "bitmap": bytes(32)}, "commit": {"round": 2, "hash": bytes(32)}}
 CASES: list[tuple[Idl, str, Callable[[Chain], tuple[Run, Send]], Args]] = [
     (COORDINATOR, "create_run", create_run, {"args": CREATE}),
     (

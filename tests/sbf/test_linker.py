@@ -87,6 +87,7 @@ def sbf_ld(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("toolchain")
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -123,6 +124,7 @@ def test_link_refuses_by_name_and_writes_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("toolchain")
 def test_link_small_program_is_equal_twice(toolchain: Path, tmp_path: Path) -> None:
     source = LOG + "define i64 @entrypoint(ptr %i) { call void @sol_log_(ptr @text, i64 5)\nret i64 0 }"
     programs = []
@@ -136,6 +138,7 @@ def test_link_small_program_is_equal_twice(toolchain: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("toolchain")
 def test_link_library_without_entry_point_leaves_an_empty_file(toolchain: Path, tmp_path: Path) -> None:
     output, result = sbf_ld("define i64 @helper() { ret i64 0 }", tmp_path, toolchain)
     assert result.returncode == 0, result.stderr
@@ -143,6 +146,7 @@ def test_link_library_without_entry_point_leaves_an_empty_file(toolchain: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("toolchain")
 def test_link_unknown_optimisation_level_is_refused(toolchain: Path, tmp_path: Path) -> None:
     source = "define i64 @entrypoint(ptr %i) { ret i64 0 }"
     _, result = sbf_ld(source, tmp_path, toolchain, SBF_OPT="9")

@@ -8,6 +8,7 @@ from sbf_toolchain.driver import ROOT
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("toolchain")
 def test_committed_programs_equal_a_rebuild_in_another_folder(toolchain: Path) -> None:
     """Takes some minutes the first time (dependencies), half a minute later; skipped without the packages."""
     result = subprocess.run(

@@ -9,8 +9,6 @@ Losses and drawn texts differ in their last digits from machine to machine: comp
 from __future__ import annotations
 
 import contextlib
-import difflib
-import io
 import json
 import os
 import re
@@ -22,10 +20,9 @@ from pathlib import Path
 from unittest import mock
 
 from psyche_train.cli.main import main
+from tests.commands_page import ROOT, Shown, output_of, write_or_check
 from tests.train import commands_page
-from tests.train.commands_page import Shown
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/training-commands.md"
 QUESTIONS = {
     "arc_easy": [
@@ -59,11 +56,11 @@ class Session:
 
     def show(self, line: str, *, status: int = 0) -> None:
         """Run a command line and put it on the page, under its command."""
-        both = io.StringIO()
-        with contextlib.redirect_stdout(both), contextlib.redirect_stderr(both):
-            found = main([*shlex.split(line), *(["--device", "cpu"] if _computes(line) else [])])
-        assert found == status, (line, found, both.getvalue())
-        self.shown.setdefault(line.split()[0], []).append(Shown(line, _stable(both.getvalue()), found))
+        output, found = output_of(
+            main, [*shlex.split(line), *(["--device", "cpu"] if _computes(line) else [])]
+        )
+        assert found == status, (line, found, output)
+        self.shown.setdefault(line.split()[0], []).append(Shown(line, _stable(output), found))
 
 
 def _computes(line: str) -> bool:
@@ -108,16 +105,7 @@ def comparable(page: str) -> list[str]:
 
 def run(arguments: Sequence[str]) -> int:
     """Write or compare the page; the exit status."""
-    page = build()
-    if "--check" not in arguments:
-        PAGE.write_text(page)
-        print(f"wrote {PAGE.relative_to(ROOT)}")
-        return 0
-    old = PAGE.read_text() if PAGE.exists() else ""
-    name = "docs/training-commands.md"
-    lines = list(difflib.unified_diff(comparable(old), comparable(page), name, "now", lineterm=""))
-    print("\n".join(lines) or f"{name} is what the commands print")
-    return 1 if lines else 0
+    return write_or_check(PAGE, build(), arguments, comparable)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import typer
 
 from psyche_train.cli import exit_codes
 from psyche_train.cli.main import app
+from tests.commands_page import Shown, commands_of, common_rows, row, section, statuses
 
 COMMON = ("--json", "--device", "--threads", "--set", "--help")
 """Options that are told of once."""
@@ -59,38 +55,9 @@ tier that the member holds: a full member's for all of them, each with its slice
 """
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A command line and what it printed, standard output and errors as a terminal shows them."""
-
-    line: str
-    output: str
-    status: int
-
-
 def commands() -> dict[str, Any]:
     """Every command of the application by its name, in the order of its help."""
-    root: Any = typer.main.get_command(app)
-    return dict(root.commands)
-
-
-def options(command: Any) -> list[tuple[str, str]]:
-    """An option's or argument's words, and what it means."""
-    rows = []
-    for param in command.params:
-        if param.param_type_name == "argument":
-            words = param.metavar or param.name.upper()
-        else:
-            kind = (
-                ""
-                if param.is_flag
-                else f" {param.metavar or ('TEXT' if getattr(param, 'min', None) is None else 'N')}"
-            )
-            words = ", ".join([*param.opts, *param.secondary_opts]) + kind
-        default = param.default if isinstance(param.default, int | float | str | Path) else None
-        shown = "" if default in (None, False, True, "") or param.required else f" [{default}]"
-        rows.append((words, (param.help or "") + shown))
-    return rows
+    return commands_of(app)
 
 
 def render(shown: Mapping[str, Sequence[Shown]]) -> str:
@@ -99,35 +66,10 @@ def render(shown: Mapping[str, Sequence[Shown]]) -> str:
     from psyche_train.evals.tasks import TASKS
 
     known = commands()
-    common = {words.split()[0]: (words, text) for c in known.values() for words, text in options(c)}
-    lines = HEAD.rstrip("\n").split("\n")
-    lines += [_row(f"`{words}`", text) for words, text in (common[o] for o in COMMON if o in common)]
-    lines += ["", "## Exit status", "", "| status | meaning |", "|---|---|", *_statuses(), ""]
-    lines += ["## Commands", ""]
+    lines = [*HEAD.rstrip("\n").split("\n"), *common_rows(known, COMMON)]
+    lines += ["", "## Exit status", "", *statuses(exit_codes), "", "## Commands", ""]
     for name, command in known.items():
-        lines += _section(name, command, shown.get(name, []))
-    tasks = (_row(t.name, f"`{t.dataset}`", t.subset or "", t.split) for t in TASKS.values())
+        lines += section("psyche-train", name, command, shown.get(name, []), hidden=COMMON, epilog=True)
+    tasks = (row(t.name, f"`{t.dataset}`", t.subset or "", t.split) for t in TASKS.values())
     lines += EVALS.format(tasks="\n".join(tasks), tokens=f"{SLICE_TOKENS:,}").strip().split("\n")
     return "\n".join(lines) + "\n"
-
-
-def _section(name: str, command: Any, shown: Sequence[Shown]) -> list[str]:
-    text = re.sub(r"\s*\n\s*", "\n", (command.help or "").strip()).replace("\n\n", "\n")
-    lines = [f"### `{name}`", "", *text.split("\n"), ""]
-    rows = [(f"`{words}`", text) for words, text in options(command) if words.split()[0] not in COMMON]
-    lines += ["| | |", "|---|---|", *(_row(*row) for row in rows), "", command.epilog, ""]
-    for example in shown:
-        printed = [f"$ psyche-train {example.line}", *example.output.rstrip("\n").split("\n")]
-        status = [f"(exit status {example.status})"] if example.status else []
-        lines += ["```console", *printed, *status, "```", ""]
-    return lines
-
-
-def _statuses() -> list[str]:
-    source = Path(exit_codes.__file__).read_text()
-    rows = re.findall(r'^\w+: Final = (\d+)\n"""(.*?)"""', source, re.MULTILINE | re.DOTALL)
-    return [_row(*row) for row in rows]
-
-
-def _row(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

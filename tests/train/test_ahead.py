@@ -29,7 +29,7 @@ def copy(weights) -> dict[str, torch.Tensor]:
 
 def train_seen(member: Trainer, number: int) -> dict[str, torch.Tensor]:
     """Train a round; returns the weights at which its first gradient was taken."""
-    learner = member._loaded().learner
+    learner = member.held.loaded().learner
     seen = []
     real = learner._accumulate
 
@@ -47,14 +47,14 @@ def train_seen(member: Trainer, number: int) -> dict[str, torch.Tensor]:
 
 def test_local_steps_go_on_from_undecided_rounds_only(make_spec, tmp_path):
     member = trainer(make_spec(optimizer={"SparseLoCo": {**LOCO, "ahead": True}}), tmp_path)
-    shared = copy(member._loaded().weights)
+    shared = copy(member.held.loaded().weights)
     at = train_seen(member, 1)
     assert all(torch.equal(at[name], shared[name]) for name in shared)
     moved = copy(member.training.ahead[1])
     assert any(bool(change.any()) for change in moved.values())
     at = train_seen(member, 2)
     assert all(torch.equal(at[name], shared[name] - moved[name]) for name in shared)
-    assert all(torch.equal(weight, shared[name]) for name, weight in member._loaded().weights.items())
+    assert all(torch.equal(weight, shared[name]) for name, weight in member.held.loaded().weights.items())
     member.training.settle(1, accepted=True)
     member.training.settle(2, accepted=False)
     at = train_seen(member, 3)
@@ -78,7 +78,7 @@ def test_distro_looks_where_its_own_update_leads(make_spec, tmp_path):
     run.members[0].data.batch, batch = lambda _intervals: batch([range(8, 16)]), run.members[0].data.batch
     list(run.train(1))
     run.drain()
-    folded = run.members[0]._loaded().weights
+    folded = run.members[0].held.loaded().weights
     same = sum(int((at[name] == folded[name]).sum()) for name in at)
     assert same > 0.999 * sum(weight.numel() for weight in at.values())
 

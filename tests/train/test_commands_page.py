@@ -6,6 +6,7 @@ import pytest
 
 from psyche_train.cli import exit_codes
 from psyche_train.evals.tasks import TASKS
+from tests.commands_page import options
 from tests.train import commands_doc, commands_page
 
 PAGE = commands_doc.PAGE.read_text()
@@ -15,7 +16,7 @@ def test_every_command_and_option_is_on_the_page() -> None:
     for name, command in commands_page.commands().items():
         part = PAGE.split(f"\n### `{name}`\n")[1].split("\n#")[0]
         assert command.epilog in part, name
-        for words, text in commands_page.options(command):
+        for words, text in options(command):
             assert text, (name, words)
             where = PAGE if words.split()[0] in commands_page.COMMON else part
             assert f"`{words}`".replace("|", "\\|") in where, (name, words)

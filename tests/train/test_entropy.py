@@ -17,6 +17,7 @@ from psyche_train.strategies.bits import MAX_WIDTH, bytes_of, pack, unpack
 from psyche_train.strategies.header import UpdateError
 from psyche_train.strategies.payload import PayloadLayout
 from psyche_train.strategies.subsets import MAX_K, SubsetCoder, subset_coder
+from tests.train.payload_support import assert_equal_signs, mutated, sign_bodies
 
 GRIDS = (
     Grid("a", (32, 32), 2, 2, 16, 16),
@@ -153,56 +154,28 @@ def test_larger_sets_than_the_tables_are_refused_where_they_are_asked_for():
     assert DistroOptimizer(compression_topk=64, entropy=True).entropy
 
 
-@st.composite
-def bodies(draw: st.DrawFn) -> tuple[Signs, ...]:
-    body = []
-    generator = np.random.default_rng(draw(st.integers(0, 999)))
-    for grid in GRIDS:
-        kept, full = min(4, grid.area), draw(st.booleans())
-        counts = [kept if full else draw(st.integers(0, kept)) for _ in range(grid.num_chunks)]
-        keys = [
-            chunk * grid.area + np.sort(generator.choice(grid.area, count, replace=False))
-            for chunk, count in enumerate(counts)
-        ]
-        joined = np.concatenate(keys).astype(np.int64)
-        body.append(Signs(joined, generator.choice([-1, 1], len(joined)).astype(np.int8)))
-    return tuple(body)
-
-
-def assert_equal(left: tuple[Signs, ...], right: tuple[Signs, ...]) -> None:
-    for one, two in zip(left, right, strict=True):
-        assert one.keys.tolist() == two.keys.tolist()
-        assert one.signs.tolist() == two.signs.tolist()
-        assert (one.keys.dtype, one.signs.dtype) == (two.keys.dtype, two.signs.dtype)
+BODIES = sign_bodies(GRIDS, 4)
 
 
 @settings(deadline=None)
-@given(bodies(), st.binary(max_size=3))
+@given(BODIES, st.binary(max_size=3))
 def test_body_round_trips_and_means_what_the_plain_body_means(body, before):
     data = CODEC.encode(body)
     assert len(data) <= CODEC.max_bytes
-    assert_equal(CODEC.decode(before + data, len(before)), body)
+    assert_equal_signs(CODEC.decode(before + data, len(before)), body)
     plain = PayloadLayout(GRIDS, topk=4)
-    assert_equal(plain.decode(plain.encode(body), 0), body)
+    assert_equal_signs(plain.decode(plain.encode(body), 0), body)
 
 
 @settings(deadline=None, max_examples=300)
-@given(bodies(), st.data())
+@given(BODIES, st.data())
 def test_mutated_body_gives_the_same_bytes_back_or_an_error(body, data):
-    blob = bytearray(CODEC.encode(body))
-    for _ in range(data.draw(st.integers(1, 4))):
-        match data.draw(st.integers(0, 2)):
-            case 0 if blob:
-                blob[data.draw(st.integers(0, len(blob) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-            case 1:
-                del blob[data.draw(st.integers(0, len(blob))) :]
-            case _:
-                blob += data.draw(st.binary(max_size=4))
+    blob = mutated(data, CODEC.encode(body))
     try:
-        decoded = CODEC.decode(bytes(blob), 0)
+        decoded = CODEC.decode(blob, 0)
     except UpdateError:
         return
-    assert CODEC.encode(decoded) == bytes(blob)
+    assert CODEC.encode(decoded) == blob
 
 
 @settings(deadline=None, max_examples=300)
@@ -234,7 +207,7 @@ def golden_body() -> tuple[Signs, ...]:
 
 def test_golden_bytes():
     data = CODEC.encode(golden_body())
-    assert_equal(CODEC.decode(data, 0), golden_body())
+    assert_equal_signs(CODEC.decode(data, 0), golden_body())
     assert (len(data), hashlib.sha256(data).hexdigest()[:7]) == GOLDEN
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -288,7 +289,7 @@ def test_a_member_evaluates_all_that_it_holds_in_slices_and_then_waits(
     json.dumps(results)
     assert not evals.is_due(12)
     assert evals.is_due(13)
-    trainer._digests = None
+    trainer.held.changed()
     assert trainer.weights_hash() == before
 
 
@@ -308,7 +309,7 @@ def test_an_evaluation_that_fails_ends_and_says_why(make_spec: Any, tmp_path: Pa
     trainer = member(make_spec, tmp_path, checkpoint={"Init": BYTE_MODEL})
     evals = MemberEvals(trainer, EvalOptions(every=1, prompt="x"))
     with torch.no_grad():
-        for weight in trainer._loaded().weights.values():
+        for weight in trainer.held.loaded().weights.values():
             weight.fill_(float("nan"))
     results = []
     while evals.is_due(0):
@@ -348,3 +349,27 @@ def test_tasks_need_a_tokenizer(make_spec: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no tokenizer"):
         MemberEvals(trainer, EvalOptions(every=5, tasks=("piqa",), folder=tmp_path))
     MemberEvals(trainer, EvalOptions(every=5))
+
+
+def test_tasks_of_a_run_whose_first_checkpoint_is_elsewhere_are_refused_and_the_loss_is_not(
+    spec: Any, make_spec: Any, tmp_path: Path
+) -> None:
+    """A member that joins late takes agreed weights of others and may lack the first checkpoint for good."""
+    first = Trainer(spec, tier=0, run=RUN, state_dir=tmp_path / "first", device="cpu")
+    first.load()
+    shutil.copytree(first.save(), tmp_path / "start")
+    local = make_spec(checkpoint={"Local": {"path": str(tmp_path / "start")}}).resolve()
+    shutil.rmtree(tmp_path / "start")
+    late = Trainer(local, tier=0, run=RUN, state_dir=tmp_path / "late", device="cpu")
+    late.load(agreed=True)
+    for options in ({"tasks": ("piqa",), "folder": tmp_path}, {"prompt": "x"}):
+        with pytest.raises(
+            ConfigError,
+            match=r"first checkpoint, which has the tokenizer, is not here: .*start.*--eval-tasks and --eval-prompt",
+        ):
+            MemberEvals(late, EvalOptions(every=5, **options))
+    evals = MemberEvals(late, EvalOptions(every=5))
+    assert evals.slice(0) is None  # there are no weights yet
+    late.restore(first.save(), first.position)
+    found = [result for _ in range(400) if (result := evals.slice(2)) is not None]
+    assert {result["tier"] for result in found} == {0, 1, 2}

@@ -52,11 +52,11 @@ def test_members_of_all_tiers_agree_on_every_part(run):
 
 
 def test_a_slice_holds_the_bits_of_tier_zeros_prefix(run):
-    full = run.members[0]._loaded().weights
+    full = run.members[0].held.loaded().weights
     for member in run.members[1:]:
         for tensor in member.schema.tensors:
             part = tensor.take(full[tensor.name], member.tier)
-            assert torch.equal(part, member._loaded().weights[tensor.name])
+            assert torch.equal(part, member.held.loaded().weights[tensor.name])
 
 
 @pytest.mark.parametrize("tier", TIERS)

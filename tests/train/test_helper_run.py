@@ -41,11 +41,11 @@ def trainer(spec: TrainSpec, folder: Path, tier: int, **options) -> Trainer:
 
 
 def held(member: Trainer) -> dict[str, torch.Tensor]:
-    return {name: weight.detach().clone() for name, weight in member._loaded().weights.items()}
+    return {name: weight.detach().clone() for name, weight in member.held.loaded().weights.items()}
 
 
 def shared(member: Trainer) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in member._shared_tensors().items()}
+    return {name: value.detach().clone() for name, value in member.held.tensors().items()}
 
 
 def replay(member: Trainer, log: list[tuple[RoundRecord, dict[int, bytes]]]) -> Trainer:
@@ -121,7 +121,7 @@ def test_updates_of_helpers_change_neurons_outside_their_slice_and_only_the_samp
     before = held(member)
     member.fold(only_helper, blobs, None)
     for grid in member.training.shares.trained(1, record.epoch, record.number):
-        moved = member._loaded().weights[grid.name].detach() - before[grid.name] * (1 - 0.004 * 0.1)
+        moved = member.held.loaded().weights[grid.name].detach() - before[grid.name] * (1 - 0.004 * 0.1)
         trained = torch.zeros(moved.shape, dtype=torch.bool)
         grid.put(trained, torch.ones(grid.shape, dtype=torch.bool))
         assert bool((moved[~trained].abs() < 1e-6).all())
@@ -224,8 +224,8 @@ def test_training_loss_and_validation_loss_are_of_the_right_widths(spec, make_sp
     plain = make_spec(matformer={"max_tier": 2})
     helper, slice_ = trainer(spec, tmp_path / "a", 1), trainer(plain, tmp_path / "b", 1)
     assert helper.validation_loss() == slice_.validation_loss()
-    assert helper._loaded().learner.weights["model.layers.0.mlp.up_proj.weight"].shape == (48, 32)
-    assert helper._loaded().weights["model.layers.0.mlp.up_proj.weight"].shape == (64, 32)
+    assert helper.held.loaded().learner.weights["model.layers.0.mlp.up_proj.weight"].shape == (48, 32)
+    assert helper.held.loaded().weights["model.layers.0.mlp.up_proj.weight"].shape == (64, 32)
 
 
 def test_checkpoints_of_helpers_are_full_and_open_at_every_tier(run, spec, tmp_path):

@@ -51,8 +51,8 @@ def test_a_member_whose_weights_differ_in_a_bit_is_found(change):
             member = run.members[1]
             name = "lm_head.weight" if change == "weight" else "model.layers.0.mlp.down_proj.weight"
             with torch.no_grad():
-                member._loaded().weights[name].view(torch.int32)[0, 0] ^= 1
-            member._digests = None
+                member.held.loaded().weights[name].view(torch.int32)[0, 0] ^= 1
+            member.held.changed()
 
     with pytest.raises(NotTrained, match="tier 1 holds other weights"):
         train_row(LOCO_MIXED, QUICK, 1, watch=flip)

@@ -78,7 +78,7 @@ def test_what_was_sent_and_is_not_decided_is_counted(spec, tmp_path):
     member = run.members[0]
 
     def own() -> int:
-        return measured(member._loaded(), member.training, member.parameters).own
+        return measured(member.held.loaded(), member.training, member.parameters).own
 
     before = own()
     list(run.train(1))
@@ -230,9 +230,13 @@ print(status("VmHWM") - before, member.source.memory.total - member.source.memor
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("kind", ["Init", "Local"])
-def test_peak_memory_of_loading_a_slice_is_bounded_by_the_slice(make_spec, tmp_path, kind):
-    """40 MB of a model of 130 MB: weights and error buffer, and for a moment the weights once more."""
+@pytest.mark.parametrize(("kind", "copies"), [("Init", 2), ("Local", 1)])
+def test_peak_memory_of_loading_a_slice_is_bounded_by_the_slice(make_spec, tmp_path, kind, copies):
+    """34 MiB of a model of 124: fresh weights are there twice for a moment, stored ones never.
+
+    The error buffers are made before. 0.8 of a slice is left for one tensor and for libraries; one copy more of the
+    slice, or anything of the full model, is beyond it.
+    """
     init = {"hidden_size": 256, "intermediate_size": 8192, "num_hidden_layers": 5, "num_attention_heads": 4}
     changes = {"checkpoint": {"Init": {**init, "num_key_value_heads": 2, "vocab_size": 160}}}
     spec = make_spec(**changes, optimizer={"Distro": {}})
@@ -249,5 +253,4 @@ def test_peak_memory_of_loading_a_slice_is_bounded_by_the_slice(make_spec, tmp_p
     sizes = {"peak": peak, "kept": kept, "slice": part, "full": full}
     print(kind, {name: f"{size / 2**20:.1f} MiB" for name, size in sizes.items()})
     assert kept == 2 * part
-    largest = 4 * 256 * 8192
-    assert peak < 3 * part + 4 * largest < full + part
+    assert 0.9 * part < peak < (copies + 0.8) * part < full

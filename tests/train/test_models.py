@@ -220,7 +220,7 @@ def test_members_of_all_tiers_learn_and_hold_the_same_bits(kind, tmp_path):
     quarter.restore(full, Position(step=12))
     assert quarter.weights_hash() == run.members[2].weights_hash()
     opened = AutoModelForCausalLM.from_pretrained(full)
-    assert torch.allclose(logits(opened), logits(run.members[0]._loaded().learner.model), atol=1e-5)
+    assert torch.allclose(logits(opened), logits(run.members[0].held.loaded().learner.model), atol=1e-5)
 
 
 def test_router_bias_is_kept_hashed_and_never_trained(tmp_path):
@@ -237,9 +237,9 @@ def test_router_bias_is_kept_hashed_and_never_trained(tmp_path):
     list(run.train(2))
     run.drain()
     for member in run.members:
-        assert torch.equal(member._loaded().learner.constants[constant.name], weights[constant.name])
+        assert torch.equal(member.held.loaded().learner.constants[constant.name], weights[constant.name])
     schema = run.members[0].schema
-    changed = dict(run.members[0]._loaded().stored)
+    changed = dict(run.members[0].held.loaded().stored)
     assert part_digests(schema, changed, 0) == run.members[0].digests()
     changed[constant.name] = torch.zeros(4)
     assert part_digests(schema, changed, 0) != run.members[0].digests()

@@ -20,6 +20,7 @@ from psyche_train.strategies.header import (
 )
 from psyche_train.strategies.payload import PayloadLayout
 from psyche_train.strategies.update import Update, UpdateFormat
+from tests.train.payload_support import assert_equal_signs, mutated, sign_bodies, signs
 
 SCHEMA = bytes(range(32))
 GRIDS = (
@@ -47,24 +48,9 @@ def header(**changes) -> UpdateHeader:
     return UpdateHeader(**{**values, **changes})
 
 
-def signs(grid: Grid, counts: list[int], seed: int) -> Signs:
-    generator = np.random.default_rng(seed)
-    keys = [
-        chunk * grid.area + np.sort(generator.choice(grid.area, count, replace=False))
-        for chunk, count in enumerate(counts)
-    ]
-    joined = np.concatenate([*keys, np.empty(0, dtype=np.int64)]).astype(np.int64)
-    return Signs(joined, generator.choice([-1, 1], len(joined)).astype(np.int8))
-
-
 @st.composite
 def updates(draw: st.DrawFn) -> Update:
-    tensors = []
-    for grid in GRIDS:
-        full = draw(st.booleans())
-        counts = [4 if full else draw(st.integers(0, 4)) for _ in range(grid.num_chunks)]
-        tensors.append(signs(grid, counts, draw(st.integers(0, 999))))
-    return Update(header(slot=draw(st.integers(0, 255))), tuple(tensors))
+    return Update(header(slot=draw(st.integers(0, 255))), draw(sign_bodies(GRIDS, 4)))
 
 
 def full_update() -> Update:
@@ -74,9 +60,7 @@ def full_update() -> Update:
 
 def assert_equal(left: Update, right: Update) -> None:
     assert left.header == right.header
-    for one, two in zip(left.body, right.body, strict=True):
-        assert one.keys.tolist() == two.keys.tolist()
-        assert one.signs.tolist() == two.signs.tolist()
+    assert_equal_signs(left.body, right.body)
 
 
 @given(updates())
@@ -89,20 +73,12 @@ def test_update_round_trips(update):
 @settings(max_examples=300)
 @given(updates(), st.data())
 def test_mutated_bytes_give_the_same_bytes_back_or_update_error(update, data):
-    blob = bytearray(LAYOUT.encode(update))
-    for _ in range(data.draw(st.integers(1, 4))):
-        match data.draw(st.integers(0, 2)):
-            case 0 if blob:
-                blob[data.draw(st.integers(0, len(blob) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-            case 1:
-                del blob[data.draw(st.integers(0, len(blob))) :]
-            case _:
-                blob += data.draw(st.binary(max_size=4))
+    blob = mutated(data, LAYOUT.encode(update))
     try:
-        decoded = LAYOUT.decode(bytes(blob))
+        decoded = LAYOUT.decode(blob)
     except UpdateError:
         return
-    assert LAYOUT.encode(decoded) == bytes(blob)
+    assert LAYOUT.encode(decoded) == blob
 
 
 @settings(max_examples=300)

@@ -121,13 +121,15 @@ def test_state_is_divided_and_errors_are_the_same_as_with_one_rank(tmp_path, clo
     with pytest.raises(TrainCancelled):
         pair.train(job(1), lambda: next(answers))
     before = pair.weights_hash()
-    weight = pair._loaded().weights["lm_head.weight"]
+    weight = pair.held.loaded().weights["lm_head.weight"]
     kept = weight.detach().clone()
-    pair._holding.copy_weights({**pair._loaded().weights, "lm_head.weight": torch.full_like(kept, torch.inf)})
+    pair.held.loaded().copy_weights(
+        {**pair.held.loaded().weights, "lm_head.weight": torch.full_like(kept, torch.inf)}
+    )
     with pytest.raises(NotFinite, match="learning rate"):
         pair.train(job(1))
-    pair._holding.copy_weights({**pair._loaded().weights, "lm_head.weight": kept})
-    pair._digests = None
+    pair.held.loaded().copy_weights({**pair.held.loaded().weights, "lm_head.weight": kept})
+    pair.held.changed()
     assert pair.weights_hash() == before
     assert pair.train(job(1)).loss == pytest.approx(alone.train(job(1)).loss, abs=1e-5)
     lone_sample = TrainJob(1, 2, 1, 0, 0, [range(0, 1)])  # less than one sample a rank

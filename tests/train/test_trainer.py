@@ -53,7 +53,7 @@ def test_train_leaves_the_shared_weights_alone_even_with_lookahead(make_spec, tm
     before = member.weights_hash()
     for number in (1, 2):
         member.train(TrainJob(1, number, number - 1, 0, 0, [range(0, 8)]))
-        member._digests = None
+        member.held.changed()
         assert member.weights_hash() == before
 
 
@@ -70,7 +70,7 @@ def test_cancelled_training_changes_nothing(spec, tmp_path, monkeypatch):
 def test_micro_batches_give_the_gradient_of_the_whole_batch(spec, tmp_path, monkeypatch):
     member = trainer(spec, tmp_path)
     batch = member.data.batch([range(0, 7)])
-    learner = member._loaded().learner
+    learner = member.held.loaded().learner
     whole = learner.gradients(batch, cancelled=lambda: False, clip_norm=None)
     monkeypatch.setattr("psyche_train.learner.MICRO_BATCH_TOKENS", 33)
     parts = learner.gradients(batch, cancelled=lambda: False, clip_norm=None)
@@ -81,7 +81,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(spec, tmp_path, monk
 
 def test_not_finite_loss_is_named_and_changes_nothing(spec, tmp_path):
     member = trainer(spec, tmp_path)
-    weight = member._loaded().weights["lm_head.weight"]
+    weight = member.held.loaded().weights["lm_head.weight"]
     with torch.no_grad():
         kept = weight[0, 0].clone()
         weight[0, 0] = float("inf")
@@ -151,7 +151,7 @@ def test_checkpoint_opens_in_transformers(make_spec, tmp_path, tier):
     with torch.no_grad():
         logits = model(input_ids=windows[:, :-1]).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
-    assert float(loss) == pytest.approx(member._loaded().loss(windows), rel=1e-5)
+    assert float(loss) == pytest.approx(member.held.loaded().loss(windows), rel=1e-5)
     tokenizer = AutoTokenizer.from_pretrained(path)
     text = "def f(x):\n\treturn 'é'  # ü\x00"
     assert tokenizer(text)["input_ids"] == list(text.encode())

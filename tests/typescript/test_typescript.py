@@ -184,6 +184,7 @@ def same(found: Any, raw: Any, path: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("typescript")
 def test_run_state_is_decoded_field_by_field(world: World, compiled: Path) -> None:
     found = json.loads(run_node(compiled, "state.js", world.url, world.done.run_state))
     rpc = Rpc(world.url)
@@ -201,6 +202,7 @@ def test_run_state_is_decoded_field_by_field(world: World, compiled: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("typescript")
 def test_page_reads_a_run(world: World, compiled: Path) -> None:
     lines = run_node(compiled, "read.js", world.url, world.done.key).splitlines()
     state = world.done_state
@@ -225,6 +227,7 @@ def test_page_reads_a_run(world: World, compiled: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("typescript")
 def test_page_authorizes_ticks_and_hears_events(
     world: World, compiled: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -242,6 +245,7 @@ def test_page_authorizes_ticks_and_hears_events(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("typescript")
 def test_events_of_inner_calls(world: World, compiled: Path, request: pytest.FixtureRequest) -> None:
     pool = ids.pool_address(world.done.run_state)
     found = [json.loads(line) for line in run_node(compiled, "events.js", world.url, pool).splitlines()]

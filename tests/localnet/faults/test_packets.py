@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import trio
 
 from localnet.faults.links import Link
-from localnet.faults.packets import PacketNetwork, open_packet_network, why_not
+from localnet.faults.packets import PacketNetwork, open_packet_network, remove_orphans, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "possible here")
 
@@ -101,3 +102,53 @@ async def test_a_partition_stops_packets_and_the_host_is_never_cut_off() -> None
         assert b"refused" in caught.value.stderr  # nobody listens, but somebody answers
         for listener in listeners:
             await listener.aclose()
+
+
+async def test_packets_are_carried_until_the_body_of_a_cancelled_network_has_ended() -> None:
+    reach = "import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)"
+    said_goodbye = False
+    with trio.CancelScope() as work:
+        async with open_packet_network(1) as network:
+            listeners = await trio.open_tcp_listeners(0, host=network.host_address)
+            port = str(listeners[0].socket.getsockname()[1])
+            try:
+                work.cancel()
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    command = [*network.prefix(0), sys.executable, "-c", reach, network.host_address, port]
+                    await trio.run_process(command)
+                    said_goodbye = True
+                    for listener in listeners:
+                        await listener.aclose()
+    assert said_goodbye
+    assert left_of(network) == []
+
+
+def test_what_a_killed_maker_left_is_removed_and_what_lives_is_not() -> None:
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    orphan, living = f"psyche-{dead.pid}-0", f"psyche-{os.getpid()}-99"
+    inhabitant = None
+    try:
+        for name in (orphan, living):
+            subprocess.run(["ip", "netns", "add", name], check=True)
+        inhabitant = subprocess.Popen(
+            ["ip", "netns", "exec", orphan, sys.executable, "-c", "print(1, flush=True); input()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert inhabitant.stdout is not None
+        assert inhabitant.stdout.readline() == b"1\n"
+        found = remove_orphans()
+        assert orphan in found
+        assert living not in found
+        assert inhabitant.wait(20) == -signal.SIGKILL
+        assert not Path("/run/netns", orphan).exists()
+        assert Path("/run/netns", living).exists()
+    finally:
+        if inhabitant is not None:
+            inhabitant.kill()
+            inhabitant.communicate()
+        for name in (orphan, living):
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)

@@ -50,6 +50,14 @@ async def exchange(proxy: FaultProxy, data: bytes) -> bytes:
         return b"".join([bytes(part) async for part in stream])
 
 
+async def connection_through(proxy: FaultProxy) -> trio.SocketStream:
+    """A connection that has carried a byte there and back."""
+    stream = await trio.open_tcp_stream("127.0.0.1", proxy.port)
+    await stream.send_all(b"x")
+    assert await stream.receive_some() == b"x"
+    return stream
+
+
 async def test_bytes_arrive_whole_and_in_order_through_loss_and_jitter() -> None:
     data = bytes(range(256)) * 2000
     link = Link.half_of(loss=0.02, jitter_s=0.005)
@@ -97,9 +105,7 @@ async def test_in_a_partition_connections_stay_open_and_nothing_flows_until_it_h
 
 async def test_reset_ends_connections_and_takes_new_ones() -> None:
     async with echo_behind(Fabric({})) as proxy:
-        stream = await trio.open_tcp_stream("127.0.0.1", proxy.port)
-        await stream.send_all(b"x")
-        await stream.receive_some()
+        stream = await connection_through(proxy)
         proxy.reset()
         with pytest.raises(trio.BrokenResourceError):
             await stream.receive_some()
@@ -108,9 +114,7 @@ async def test_reset_ends_connections_and_takes_new_ones() -> None:
 
 async def test_kill_resets_connections_and_refuses_new_ones() -> None:
     async with echo_behind(Fabric({})) as proxy:
-        stream = await trio.open_tcp_stream("127.0.0.1", proxy.port)
-        await stream.send_all(b"x")
-        await stream.receive_some()
+        stream = await connection_through(proxy)
         proxy.kill()
         with pytest.raises(trio.BrokenResourceError):
             await stream.receive_some()

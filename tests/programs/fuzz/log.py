@@ -24,7 +24,6 @@ DISCRIMINATOR = bytes([196, 228, 198, 184, 77, 229, 44, 21])
 PER_SLOT = sum(part["per_slot"] for part in LAYOUT["account"]["parts"])
 FIXED = 8 + sum(part["size"] for part in LAYOUT["account"]["parts"])
 NO_HASH = bytes(32)
-CONFIG_FIELDS = CONFIG.fields
 
 
 def account_size(capacity: int) -> int:

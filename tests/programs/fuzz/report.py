@@ -9,7 +9,6 @@ from tests.programs.fuzz.model import HANDLERS, IDLS
 ALWAYS = tuple(PHASES)
 HALTED = ("Uninitialized", "Finished", "Paused")
 IN_EPOCH = ("Warmup", "RoundTrain", "RoundWitness", "Cooldown")
-LIVE = tuple(p for p in PHASES if p != "Uninitialized")
 # Where an instruction can succeed at all.
 SUCCEEDS = {
     "create_run": ("none",),

@@ -116,7 +116,7 @@ def test_windows_can_hide_tokens_from_the_loss():
 def test_hidden_tokens_are_read_and_not_learned(spec, tmp_path):
     member = Trainer(spec, tier=0, run=bytes(32), state_dir=tmp_path, device="cpu", threads=1)
     member.load()
-    learner = member._loaded().learner
+    learner = member.held.loaded().learner
     windows = torch.randint(0, 150, (3, 17), generator=torch.Generator().manual_seed(1))
     hidden = windows.clone()
     hidden[0, :9] = IGNORED - windows[0, :9]

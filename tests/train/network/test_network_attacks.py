@@ -7,6 +7,7 @@ import random
 import signal
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from psyche_train.network import NetworkClient, Peer
 from psyche_train.network.gossip import IDS_PER_MESSAGE, MAX_BLOBS, MAX_PER_MEMBER, Holders
 from psyche_train.network.node import Node
 from psyche_train.network.streams import StreamBroken, read_exactly, write_all
-from psyche_train.network.transport import MAX_SESSIONS_PER_MEMBER
+from psyche_train.network.transport import MAX_PENDING_PER_HOST, MAX_SESSIONS_PER_MEMBER
 from psyche_train.network.wire import (
     BLOB_PROTOCOL,
     REPLY_BYTES,
@@ -54,6 +55,9 @@ class Victim:
         self._rss = self._process.memory_info().rss
         self._descriptors = self._process.num_fds()
 
+    def connections(self) -> int:
+        return sum(c.status == psutil.CONN_ESTABLISHED for c in self._process.net_connections("tcp"))
+
     async def port(self) -> int:
         return int((await self.client.addresses())[0].rpartition("/")[2])
 
@@ -68,10 +72,10 @@ class Victim:
         assert self._process.memory_info().rss <= self._rss + MAX_GROWTH_BYTES
 
 
-async def raw(port: int) -> trio.SocketStream:
+async def raw(port: int, host: str = ELSEWHERE) -> trio.SocketStream:
     """A TCP connection from elsewhere."""
     sock = trio.socket.socket()
-    await sock.bind((ELSEWHERE, 0))
+    await sock.bind((host, 0))
     await sock.connect(("127.0.0.1", port))
     return trio.SocketStream(sock)
 
@@ -126,6 +130,35 @@ async def test_sockets_of_strangers(tmp_path: Path) -> None:
         for stream in open_sockets:
             await trio.aclose_forcefully(stream)
         await victim.unharmed(late)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", [b"", b"\x13/multistream/1.0.0\n"], ids=["silent", "greeting"])
+async def test_idle_sockets_from_a_members_own_address_do_not_keep_it_out(
+    tmp_path: Path, word: bytes
+) -> None:
+    """Members behind one router share its address with whoever else is there; the oldest who waits makes room."""
+    async with running(tmp_path, "a", "late") as (a, late):
+        victim = Victim(a)
+        port = await victim.port()
+        async with AsyncExitStack() as stack:
+            for _ in range(500):
+                stream = await stack.enter_async_context(await raw(port, "127.0.0.1"))
+                with suppress(trio.BrokenResourceError):
+                    await stream.send_all(word)
+
+            async def more() -> None:  # idle ones time out: that alone must not let anybody in
+                while True:
+                    await stack.enter_async_context(await raw(port, "127.0.0.1"))
+                    await trio.sleep(0.05)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(more)
+                await introduce([a, late])
+                await connected(late, a.peer_key)
+                nursery.cancel_scope.cancel()
+            assert victim.connections() <= MAX_PENDING_PER_HOST + 8
+            await victim.unharmed(late)
 
 
 async def test_a_member_has_a_few_sessions_and_gets_them_back(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from psyche_train.strategies.sparse_payload import (
     SparseValues,
 )
 from psyche_train.strategies.update import Update, UpdateFormat
+from tests.train.payload_support import chosen_keys, counts_of, mutated
 
 SCHEMA = bytes(range(32))
 GRIDS = (
@@ -58,11 +59,7 @@ HEADER = UpdateHeader(
 
 def sparse(grid: Grid, counts: list[int], seed: int) -> SparseValues:
     generator = np.random.default_rng(seed)
-    keys = [
-        chunk * grid.area + np.sort(generator.choice(grid.area, count, replace=False))
-        for chunk, count in enumerate(counts)
-    ]
-    joined = np.concatenate([*keys, np.empty(0, dtype=np.int64)]).astype(np.int64)
+    joined = chosen_keys(grid, counts, generator)
     scales = np.sort(generator.integers(MIN_SCALE, MAX_SCALE + 1, (len(counts), 2)), axis=1)
     scales[np.array(counts) == 0] = 0
     return SparseValues(
@@ -80,8 +77,7 @@ def full_sparse(seed: int = 0) -> tuple[SparseValues, ...]:
 def sparse_bodies(draw: st.DrawFn) -> tuple[SparseValues, ...]:
     tensors = []
     for grid in GRIDS:
-        kept, full = SPARSE.kept(grid), draw(st.booleans())
-        counts = [kept if full else draw(st.integers(0, kept)) for _ in range(grid.num_chunks)]
+        counts = draw(counts_of(grid, SPARSE.kept(grid)))
         tensors.append(sparse(grid, counts, draw(st.integers(0, 9999))))
     return tuple(tensors)
 
@@ -117,21 +113,12 @@ def test_update_round_trips_within_the_length_known_in_advance(drawn):
 @given(bodies, st.data())
 def test_mutated_update_gives_its_own_bytes_back_or_update_error(drawn, data):
     code, body = drawn
-    blob = bytearray(FORMATS[code].encode(Update(HEADER, body)))
-    for _ in range(data.draw(st.integers(1, 4))):
-        match data.draw(st.integers(0, 2)):
-            case 0 if blob:
-                blob[data.draw(st.integers(0, len(blob) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-            case 1:
-                del blob[data.draw(st.integers(0, len(blob))) :]
-            case _:
-                at = data.draw(st.integers(0, len(blob)))
-                blob[at:at] = data.draw(st.binary(max_size=4))
+    blob = mutated(data, FORMATS[code].encode(Update(HEADER, body)))
     try:
-        decoded = FORMATS[code].decode(bytes(blob))
+        decoded = FORMATS[code].decode(blob)
     except UpdateError:
         return
-    assert FORMATS[code].encode(decoded) == bytes(blob)
+    assert FORMATS[code].encode(decoded) == blob
 
 
 @settings(max_examples=400)

@@ -41,11 +41,11 @@ def test_members_of_all_tiers_agree_on_every_part_and_slices_are_prefixes(runs, 
     parts = [trainer.digests() for trainer in run.members]
     assert parts[0][:1] == parts[1][:1] == parts[2]
     assert parts[0][:2] == parts[1]
-    full = run.members[0]._shared_tensors()
+    full = run.members[0].held.tensors()
     for trainer in run.members[1:]:
         for tensor in trainer.shared.tensors:
             part = tensor.take(full[tensor.name], trainer.tier)
-            assert torch.equal(part, trainer._shared_tensors()[tensor.name]), tensor.name
+            assert torch.equal(part, trainer.held.tensors()[tensor.name]), tensor.name
     assert all(len(blob) > 200 for _, blobs in run.log for blob in blobs.values())
 
 
@@ -110,14 +110,14 @@ def test_every_tier_goes_on_from_what_a_full_member_offers(runs, kind, tmp_path)
 def test_one_bit_of_folded_state_changes_the_hash_and_reset_begins_with_zeros(runs, kind, tmp_path):
     trainer = member(kind, tmp_path)
     before = trainer.weights_hash()
-    plain = weights_hash(part_digests(trainer.schema, trainer._loaded().weights, 0))
+    plain = weights_hash(part_digests(trainer.schema, trainer.held.loaded().weights, 0))
     assert plain != before
     replay(trainer, runs(kind).log[:1])
     assert any(bool(value.any()) for value in trainer.training.folded.values())
     after = trainer.weights_hash()
     name = next(iter(trainer.training.folded))
     trainer.training.folded[name].view(torch.int32).view(-1)[0] ^= 1
-    trainer._digests = None
+    trainer.held.changed()
     assert trainer.weights_hash() != after
     trainer.reset()
     assert trainer.weights_hash() == before
@@ -223,7 +223,7 @@ def test_a_round_with_nothing_accepted_changes_nothing(runs, kind, tmp_path):
     before = trainer.weights_hash()
     trainer.fold(replace(log[2][0], accepted=()), {}, None)
     assert trainer.position.step == 3
-    trainer._digests = None
+    trainer.held.changed()
     assert trainer.weights_hash() == before
 
 
@@ -232,12 +232,12 @@ def test_what_no_accepted_width_holds_stays_as_it_is(runs, kind, tmp_path):
     trainer = member(kind, tmp_path)
     log = runs(kind).log
     replay(trainer, log[:2])
-    before = {name: value.detach().clone() for name, value in trainer._shared_tensors().items()}
+    before = {name: value.detach().clone() for name, value in trainer.held.tensors().items()}
     record, blobs = log[2]
     trainer.fold(replace(record, accepted=record.accepted[2:]), {2: blobs[2]}, None)
     moved = 0
     for tensor in trainer.shared.tensors:
-        after = trainer._shared_tensors()[tensor.name]
+        after = trainer.held.tensors()[tensor.name]
         inside = torch.zeros(tensor.shape, dtype=torch.bool)
         tensor.take(inside, 2).fill_(True)
         assert torch.equal(after[~inside], before[tensor.name][~inside]), tensor.name

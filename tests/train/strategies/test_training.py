@@ -53,7 +53,7 @@ def test_training_leaves_the_shared_weights_alone(kind, tmp_path, monkeypatch):
         first.train(JOB, lambda: next(calls))
     assert next(calls, None) is None
     result = first.train(JOB)
-    first._digests = None
+    first.held.changed()
     assert first.weights_hash() == before
     assert result.blob == second.train(JOB).blob  # what was cancelled has left nothing behind
 
@@ -61,7 +61,7 @@ def test_training_leaves_the_shared_weights_alone(kind, tmp_path, monkeypatch):
 def test_not_finite_local_step_changes_nothing(tmp_path, monkeypatch):
     first, second = member("sparseloco", tmp_path / "a"), member("sparseloco", tmp_path / "b")
     before = first.weights_hash()
-    learner, gradients, calls = first._loaded().learner, first._loaded().learner.gradients, 0
+    learner, gradients, calls = first.held.loaded().learner, first.held.loaded().learner.gradients, 0
 
     def second_fails(*args, **options):
         nonlocal calls
@@ -74,7 +74,7 @@ def test_not_finite_local_step_changes_nothing(tmp_path, monkeypatch):
     with pytest.raises(NotFinite):
         first.train(JOB)
     monkeypatch.undo()
-    first._digests = None
+    first.held.changed()
     assert first.weights_hash() == before
     assert first.train(JOB).blob == second.train(JOB).blob
 
@@ -148,16 +148,16 @@ def test_data_parallel_adamw_is_torchs_adamw_on_the_whole_batch(tmp_path):
         }
     )
     run = LocalRun(spec, (0, 0), tmp_path, samples=5, pipelined=False)
-    learner = run.members[0]._loaded()
+    learner = run.members[0].held.loaded()
     weights = {
         name: value.requires_grad_() for name, value in initial_weights(run.members[0].schema, 3, 0).items()
     }
     torchs = torch.optim.AdamW(weights.values(), lr=0.004, betas=(0.9, 0.95), eps=1e-6, weight_decay=0.1)
     other = member("adamw", tmp_path / "other")
     for step, _ in enumerate(run.train(5)):
-        other._loaded().learner.copy_weights(weights)
+        other.held.loaded().learner.copy_weights(weights)
         batch = run.members[0].data.batch([range(step * 5, step * 5 + 5)])
-        _, gradients = other._loaded().learner.gradients(batch, cancelled=lambda: False, clip_norm=None)
+        _, gradients = other.held.loaded().learner.gradients(batch, cancelled=lambda: False, clip_norm=None)
         for name, value in weights.items():
             value.grad = gradients[name]
         torchs.step()

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from localnet.chain.process import ChainProcess, free_port
+from localnet.chain.process import ChainProcess
+from tests.e2e.validator import run_validator
 
 Json = Any
-VALIDATOR = shutil.which("solana-test-validator")
 START_S = 400.0
 
 
@@ -66,43 +62,12 @@ def embedded(folder: Path) -> Iterator[Rpc]:
             rpc.close()
 
 
-def _healthy(rpc: Rpc) -> bool:
-    try:
-        return rpc.ask("getHealth").get("result") == "ok" and rpc.result("getSlot") > 0
-    except (httpx.HTTPError, ValueError, AssertionError):
-        return False
-
-
 @contextlib.contextmanager
 def validator(folder: Path) -> Iterator[Rpc]:
     """A fresh test validator, stopped by its process id."""
-    assert VALIDATOR is not None, "asked for only where it is installed"
-    port = free_port()
-    with socket.socket() as chooser:
-        chooser.bind(("127.0.0.1", 0))
-        faucet = chooser.getsockname()[1]
-    with (folder / "validator.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(VALIDATOR, "--quiet", "--reset", "--ledger", str(folder / "ledger")),
-                *("--rpc-port", str(port), "--faucet-port", str(faucet)),
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    rpc = Rpc(f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port + 1}")
-    try:
-        deadline = time.monotonic() + START_S
-        while not _healthy(rpc):
-            assert process.poll() is None, (folder / "validator.log").read_text()
-            assert time.monotonic() < deadline, "the validator did not start"
-            time.sleep(0.5)
-        yield rpc
-    finally:
-        rpc.close()
-        process.terminate()
+    with run_validator(folder, start_s=START_S) as url:
+        rpc = Rpc(url, f"ws://127.0.0.1:{int(url.rpartition(':')[2]) + 1}")
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield rpc
+        finally:
+            rpc.close()

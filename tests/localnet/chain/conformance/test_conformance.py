@@ -16,10 +16,11 @@ import pytest
 from localnet.chain.rpc import METHODS
 from localnet.chain.rpc.registry import VERSION
 from localnet.chain.subscriptions import KINDS
+from tests.e2e.validator import VALIDATOR
 
 from .differences import DIFFERENCES
 from .names import NEEDS, NO_PARAMS
-from .node import VALIDATOR, embedded, validator
+from .node import embedded, validator
 from .record import GOLDEN, document
 from .shapes import differences, masked, shape
 
@@ -84,6 +85,7 @@ def test_shape_keeps_types_and_meaning_only() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("toolchain")
 @pytest.mark.timeout(1800)  # slots of real length, and ten minutes were too few on a busy machine
 @pytest.mark.skipif(VALIDATOR is None, reason="solana-test-validator is not on PATH")
 def test_validator_still_answers_as_recorded(tmp_path: Path) -> None:
