@@ -10,7 +10,7 @@ import io
 import os
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
@@ -28,7 +28,8 @@ from psyche_chain.client.acts import Acts
 from psyche_chain.client.catchup import CatchUp
 from psyche_chain.client.events import EventLog
 from psyche_chain.client.loop import Client
-from psyche_chain.client.view import PRESENT, ChainView
+from psyche_chain.client.sharing import blob_id_of
+from psyche_chain.client.view import GENESIS, PRESENT, ChainView
 from psyche_chain.client.weights import Weights
 
 LINGER_S = 400.0
@@ -55,6 +56,7 @@ class Witnessed(Protocol):
 
     def folded(self, member: int, position: Position, parts: Sequence[bytes], tier: int) -> None: ...
     def said(self, member: int, event: dict[str, Any]) -> None: ...
+    def updates_between(self, have: Collection[bytes], end: bytes) -> Iterator[bytes]: ...
     def wrong(self, kind: str, message: str) -> None: ...
 
 
@@ -138,17 +140,32 @@ class SimMember:
             )
             code = await self.client.run()
         if code != 0:
-            self.missed_the_end = self._may_miss_the_end(chain.newest.view)
+            self.missed_the_end = self._may_miss_the_end(chain.newest.view, peers)
             if not self.missed_the_end:
                 self._referee.wrong("exit", f"member {self.number} ended with status {code}")
 
-    def _may_miss_the_end(self, view: ChainView) -> bool:
-        """Whether nobody had to wait: the others stay for those who are present and did not vote for the end yet."""
+    def _may_miss_the_end(self, view: ChainView, peers: Peers) -> bool:
+        """Whether nobody had to wait: the others stay for those who are present and did not vote for the end yet.
+
+        Nor can anybody help where faults took the last copy of what leads to the end.
+        """
         own = view.slot_of(self.wallet.pubkey())
         if own is None or own.status not in PRESENT:
             return True
         vote = view.rounds[-1].commitments[own.index]
-        return self._lost_its_disk and vote == self._referee.expected[view.history][0]
+        if self._lost_its_disk and vote == self._referee.expected[view.history][0]:
+            return True
+        return self._is_cut_off(view, peers)
+
+    def _is_cut_off(self, view: ChainView, peers: Peers) -> bool:
+        """Whether, back from the end, an update is on no disk before weights that this member has or could fetch."""
+        have = {GENESIS}
+        if self.model is not None:
+            have.add(self.model.position.history)
+        blob = blob_id_of(view.checkpoint.uri) if view.checkpoint.agreed else None
+        if blob is not None and peers.keep(blob):
+            have.add(view.checkpoint.history)
+        return any(not peers.keep(name) for name in self._referee.updates_between(have, view.history))
 
     # what happens to it
 

@@ -80,6 +80,12 @@ class Peers:
                 return False
         return True
 
+    def keep(self, name: bytes) -> bool:
+        """Whether any disk has a blob whole, its member's process running or not."""
+        return any(
+            (b := p.disk.blobs.get(name)) is not None and blob_id(b) == name for p in self.all.values()
+        )
+
     def latency_s(self, one: Peer, other: Peer) -> float:
         """How long a question and its answer take."""
         factor = SLOW if one.weather.has("net_slow") or other.weather.has("net_slow") else 1.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +93,13 @@ class Referee:
             self.wrong("weights", f"member {member} is at history {position.history.hex()[:16]}, no log's")
         elif list(parts) != must[: len(parts)]:
             self.wrong("weights", f"member {member} has other weights at step {position.step}")
+
+    def updates_between(self, have: Collection[bytes], end: bytes) -> Iterator[bytes]:
+        """Blobs of the accepted updates from the nearest of the histories that somebody has up to the end."""
+        while end not in have:
+            closed = self._closed[end]
+            yield from (a.commitment for a in closed.record.accepted)
+            end = closed.before
 
     def served(self, number: int) -> None:
         """A hidden blob of a round was served."""

@@ -71,6 +71,14 @@ def test_disk_lost_after_the_end_is_nobodys_fault(at: int) -> None:
     assert outcome.met["wipe"] == 1
 
 
+@pytest.mark.parametrize("seed", [49, 74])
+def test_member_refuses_the_end_where_the_last_copy_is_lost(seed: int) -> None:
+    plan = draw(seed, faults=6, kinds=("damage", "crash", "wipe"))
+    outcome = play(plan, keep_trace=True)
+    assert outcome.violations == []
+    assert any('exit {"code": 1}' in line for line in outcome.trace), "nobody refused"
+
+
 def test_fault_begins_where_it_was_asked_to() -> None:
     place = "acts.Acts._train:1"
     plan = dataclasses.replace(draw(7, members=3, faults=0), total_steps=4)
