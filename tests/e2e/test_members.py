@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from psyche_chain.admin.manage import set_paused
-from psyche_chain.chain.state import Phase, SlotStatus
-from tests.e2e.cluster import MemberProcess, cluster, finished
+from psyche_chain.chain.state import Phase, RunState, SlotStatus
+from psyche_chain.cli import exit_codes
+from psyche_train.records import RecordLog
+from tests.e2e.cluster import Cluster, MemberProcess, cluster, finished
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +36,7 @@ async def test_three_members_train_to_the_end_with_the_agreed_weights(tmp_path: 
         for member in run.members:
             assert len(member.events("commit")) == state.step
             assert member.events("exit")[-1]["code"] == 0
+        await _audit(run, state)
 
 
 @pytest.mark.parametrize("victim", [0, 2], ids=["the-only-tier-0", "a-tier-1"])
@@ -62,6 +69,49 @@ async def test_killed_member_comes_back_with_equal_weights_and_the_others_go_on(
             member.send(signal.SIGTERM)
         await run.until_all_ended()
         assert [s.status for s in (await run.state()).members()] == [SlotStatus.DEPARTED] * 3
+
+
+async def _audit(run: Cluster, state: RunState) -> None:
+    """`psyche-chain replay` over the live chain: all is equal; then with a blob changed, and with none."""
+    done = await _replay(run)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["verdict"]
+    assert not found["missing"]
+    assert found["rounds"] >= state.step
+    assert found["updates"] > 0
+    rows = found["comparisons"]
+    assert all(row["equal"] for row in rows)
+    assert state.checkpoint.weights_hash.hex() in {row["expected"] for row in rows}
+
+    log = RecordLog(run.members[0].folder / "records.log", read_only=True)
+    name = next(r for _, r in log.entries() if r.accepted).accepted[0].commitment.hex()
+    copies = [path for m in run.members for path in m.folder.rglob(name)]
+    assert copies, "no member keeps the blob of its commitment"
+    for path in copies:
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    done = await _replay(run)
+    assert done.returncode == exit_codes.NOT_FOUND
+    assert name[:16] in done.stderr
+    assert "Traceback" not in done.stderr
+    for path in copies:
+        path.unlink()
+    done = await _replay(run)
+    assert done.returncode == exit_codes.NOT_FOUND
+    assert name[:16] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def _replay(run: Cluster) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "psyche_chain", "replay", str(run.run.key), "--json"]
+    command += ["--rpc", run.session.rpc.urls[0]]
+    for member in run.members:
+        command += ["--state-dir", str(member.folder)]
+    with trio.fail_after(120):
+        done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+    return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def _rounds(member: MemberProcess, *, since: float) -> list[dict[str, Any]]:
