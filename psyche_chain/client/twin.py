@@ -9,7 +9,7 @@ from solders.pubkey import Pubkey
 
 from psyche_chain.chain import accounts
 from psyche_chain.chain.rpc import RpcPool
-from psyche_chain.errors import RefusedError
+from psyche_chain.errors import PsycheError
 
 PATIENCE_S = 3.0
 """Longest time for one address to answer."""
@@ -24,12 +24,12 @@ async def refuse_twin(rpc: RpcPool, run: accounts.Run, wallet: Pubkey) -> None:
     behind a router that nobody can reach is not found; it notices by itself that its place was taken.
 
     Raises:
-        RefusedError: somebody answers.
+        PsycheError: somebody answers.
     """
     membership = await accounts.fetch_membership(rpc, run.run_state, wallet)
     for contact in membership.contact.split(",") if membership is not None else ():
         if await _answers(contact):
-            raise RefusedError(
+            raise PsycheError(
                 f"wallet {wallet} is a member of run {run.run_id} already, at {contact}, and answers there",
                 "stop that process first, or use another wallet; if it is not yours, make the wallet leave: "
                 f"psyche-chain leave {run.run_id}",

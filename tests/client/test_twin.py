@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from psyche_chain.client import twin
-from psyche_chain.errors import RefusedError
+from psyche_chain.errors import PsycheError
 from tests.client.views import wallet
 
 Behave = Callable[[trio.SocketStream], Awaitable[None]]
@@ -47,7 +47,7 @@ async def test_only_a_peer_that_answers_is_a_twin(
         listeners = await nursery.start(serve)
         contact = f"/dns4/x/tcp/1,/ip4/127.0.0.1/tcp/{listeners[0].socket.getsockname()[1]}"
         if refused:
-            with pytest.raises(RefusedError, match="and answers there"):
+            with pytest.raises(PsycheError, match="and answers there"):
                 await check(contact, monkeypatch)
         else:
             await check(contact, monkeypatch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from pathlib import Path
 import pytest
 import trio
 from solders.keypair import Keypair
+from solders.pubkey import Pubkey
 
 from localnet.chain.process import ChainProcess
 from psyche_chain.admin.access import authorize
 from psyche_chain.admin.create import create_run
 from psyche_chain.admin.session import Session
+from psyche_chain.chain import accounts
 from psyche_chain.chain.rpc import RpcPool
 from psyche_chain.chain.sender import Sender
 from psyche_chain.cli import exit_codes
@@ -26,6 +29,13 @@ from psyche_chain.config import load_config
 from tests.e2e.cluster import TINY, deploy, fund
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("startup")]
+
+LOCKS = "XDG_RUNTIME_DIR"
+"""Under which a wallet's lock is: with another value, a process is on another machine as far as locks go."""
+
+
+def key_of(wallet: Path) -> Pubkey:
+    return Keypair.from_bytes(bytes(json.loads(wallet.read_text()))).pubkey()
 
 
 @dataclass
@@ -51,7 +61,7 @@ class Place:
             await fund(rpc, wallet, sol)
 
     def authorize(self, wallet: Path) -> None:
-        key = Keypair.from_bytes(bytes(json.loads(wallet.read_text()))).pubkey()
+        key = key_of(wallet)
 
         async def call() -> None:
             async with RpcPool([self.url]) as rpc:
@@ -66,12 +76,28 @@ class Place:
             *(str(self.folder / folder), str(tier)),
         ]
 
-    def join(self, run: str, wallet: Path, *, tier: int = 0, folder: str = "state") -> tuple[int, str]:
-        """Exit status and the error of a member that cannot start."""
+    def join(
+        self, run: str, wallet: Path, *, tier: int = 0, folder: str = "state", locks: Path | None = None
+    ) -> tuple[int, str]:
+        """Exit status and the error of a member that cannot start; other `locks` make it another machine."""
+        if locks is not None:
+            locks.mkdir(exist_ok=True)
         done = subprocess.run(
-            self.command(run, wallet, tier=tier, folder=folder), capture_output=True, text=True, timeout=60
+            self.command(run, wallet, tier=tier, folder=folder),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=os.environ if locks is None else {**os.environ, LOCKS: str(locks)},
         )
         return done.returncode, done.stderr.strip()
+
+    async def until_joined(self, run: str, key: Pubkey) -> None:
+        """Wait for the member's addresses on the chain."""
+        async with RpcPool([self.url]) as rpc:
+            found = await accounts.resolve_run(rpc, self.runs[run])
+            with trio.fail_after(120):
+                while not (m := await accounts.fetch_membership(rpc, found.run_state, key)) or not m.contact:
+                    await trio.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +189,11 @@ def test_second_process_with_the_same_folder_or_wallet_is_refused(place: Place) 
         code, error = place.join("open", wallet, tier=1, folder="elsewhere")
         assert code == exit_codes.ERROR
         assert "with the same wallet" in error
+        trio.run(place.until_joined, "open", key_of(wallet))
+        code, error = place.join("open", wallet, tier=1, folder="elsewhere", locks=place.folder / "machine2")
+        assert code == exit_codes.ERROR
+        assert "is a member of run open already, at /ip4/" in error
+        assert first.poll() is None
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait(10)
