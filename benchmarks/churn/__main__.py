@@ -118,6 +118,10 @@ def main() -> int:
         )
     except KeyboardInterrupt:
         return 130
+    except BaseExceptionGroup as error:  # trio hands an interrupt on in a group
+        if not error.split(KeyboardInterrupt)[0]:
+            raise
+        return 130
     finally:
         if args.out is None:
             shutil.rmtree(out, ignore_errors=True)

@@ -1,5 +1,6 @@
 """The Borsh accounts of the three programs, decoded, and how to find them."""
 
+import base64
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -11,7 +12,7 @@ from psyche_chain.chain import ids, queries
 from psyche_chain.chain.errors import DecodeError, NotFoundError
 from psyche_chain.chain.programs import program
 from psyche_chain.chain.rpc import RpcPool
-from psyche_chain.chain.state import RunState
+from psyche_chain.chain.state import Checkpoint, RunState
 
 T = TypeVar("T")
 
@@ -297,6 +298,25 @@ async def fetch_snapshot(rpc: RpcPool, run: Run, *, deadline_s: float | None = N
 
     await queries.get_accounts(rpc, [run.run_state, CLOCK_ID], usable=read, deadline_s=deadline_s)
     return found[-1]
+
+
+async def checkpoint_everywhere(rpc: RpcPool, run: Run) -> dict[int, Checkpoint]:
+    """The run's checkpoint, by endpoint; only of endpoints that answer and do not lag behind."""
+
+    def parse(result: Any) -> Checkpoint:
+        slot = rpc.judge(result["context"], nearly=True)
+        value = result["value"]
+        state = RunState.from_account(
+            base64.b64decode(value["data"][0], validate=True),
+            owner=Pubkey.from_string(value["owner"]),
+            slot=slot,
+        )
+        if state.run != run.key:
+            raise DecodeError(f"the state account {run.run_state} belongs to run {state.run}")
+        return state.checkpoint
+
+    options = {**queries.CONFIRMED, "encoding": "base64"}
+    return await rpc.call_each("getAccountInfo", [str(run.run_state), options], check=parse)
 
 
 async def fetch_spec(rpc: RpcPool, run: Run) -> Spec | None:

@@ -218,6 +218,10 @@ class RpcPool:
             hint=f"check the network and --rpc (now: {', '.join(self.names)})",
         )
 
+    def name_of(self, number: int) -> str:
+        """How messages call the endpoint of this number, as in the keys of `call_each`."""
+        return next(e.name for e in self._endpoints if e.number == number)
+
     async def call_each(
         self,
         method: str,

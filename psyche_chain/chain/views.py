@@ -92,6 +92,15 @@ class Checkpoint:
     agreed: bool
     uri: str
 
+    def is_same(self, other: "Checkpoint") -> bool:
+        """Whether both are the same weights at the same place of the log, wherever they are kept."""
+        return (self.agreed, self.step, self.history, self.weights_hash) == (
+            other.agreed,
+            other.step,
+            other.history,
+            other.weights_hash,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class RoundView:

@@ -7,7 +7,7 @@ history is right, records lead to it, blobs hold the updates, and a checkpoint i
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,10 @@ class CatchUp:
         *,
         tier: int,
         elsewhere: str | None = None,
+        confirm: Callable[[Checkpoint], Awaitable[None]] | None = None,
     ) -> None:
         self._elsewhere = elsewhere
+        self._confirm = confirm
         self._weights = weights
         self._network = network
         self._adapter = adapter
@@ -109,6 +111,7 @@ class CatchUp:
         """Take the agreed checkpoint if it is newer than the own weights."""
         if not view.checkpoint.agreed or view.checkpoint.step <= self._weights.step:
             return False
+        await self._be_sure(view.checkpoint)
         await self._restore(view.checkpoint)
         return True
 
@@ -130,6 +133,7 @@ class CatchUp:
                 around = link(start, view) or await self._records_of_peers(start, view)
                 if around is None or any(head(start, around[:i]) == own for i in range(len(around) + 1)):
                     return False
+        await self._be_sure(checkpoint)
         if start == GENESIS:
             await self._weights.reset()
         else:
@@ -211,6 +215,15 @@ class CatchUp:
             raise NotYet(f"round {record.number}: {'; '.join(failures)}")
         return blobs
 
+    async def _be_sure(self, checkpoint: Checkpoint) -> None:
+        """Before the own weights are given up: one endpoint that lies must not be enough for it.
+
+        Raises:
+            NotYet: most of the chain's endpoints do not show this checkpoint.
+        """
+        if self._confirm is not None:
+            await self._confirm(checkpoint)
+
     async def _restore(self, checkpoint: Checkpoint) -> None:
         path: Path | str | None = await trio.to_thread.run_sync(self._local, checkpoint)
         if path is not None:
@@ -290,6 +303,7 @@ class CatchUp:
                 agreed = found
             is_agreed = found == agreed[: len(found)]
         if not is_agreed:
+            await self._be_sure(checkpoint)
             self._events.emit(
                 "error",
                 message=f"the weights at step {checkpoint.step} have digests {[g.hex()[:16] for g in found]}, "

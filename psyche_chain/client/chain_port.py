@@ -12,8 +12,8 @@ from psyche_chain.chain import accounts, ids
 from psyche_chain.chain import instructions as ix
 from psyche_chain.chain.errors import ProgramError
 from psyche_chain.chain.sender import Sender
-from psyche_chain.chain.state import SlotStatus, set_to_bits
-from psyche_chain.client.ports import Member, Refused, Snapshot
+from psyche_chain.chain.state import Checkpoint, SlotStatus, set_to_bits
+from psyche_chain.client.ports import Member, NotYet, Refused, Snapshot
 from psyche_chain.client.view import ChainView
 
 DUTY_DEADLINE_S = 60.0
@@ -51,6 +51,23 @@ class ChainPort:
         """The newest state, with the chain's clock at the same slot."""
         found = await accounts.fetch_snapshot(self._sender.rpc, self._run, deadline_s=5.0)
         return Snapshot(ChainView.of(found.state), found.clock)
+
+    async def confirm(self, checkpoint: Checkpoint) -> None:
+        """Make sure that most of the endpoints that answer show this checkpoint.
+
+        Raises:
+            NotYet: they do not; the message names those that show another one.
+        """
+        rpc = self._sender.rpc
+        shown = await accounts.checkpoint_everywhere(rpc, self._run)
+        others = [rpc.name_of(number) for number, found in shown.items() if not found.is_same(checkpoint)]
+        if 2 * len(others) >= len(shown):
+            who = ", ".join(others) or "none answered"
+            raise NotYet(
+                f"the checkpoint of step {checkpoint.step} is shown by {len(shown) - len(others)} of "
+                f"{len(shown)} RPC endpoints that answered, and more than half must show it before the own "
+                f"weights are given up (others: {who}); add honest endpoints with --rpc if this stays"
+            )
 
     async def members(self) -> list[Member]:
         """All memberships of the run."""

@@ -155,6 +155,7 @@ async def _be_member(
                 events,
                 tier=admission.tier,
                 elsewhere=options.checkpoint_from,
+                confirm=port.confirm,
             )
             uploader = Uploader(options.upload, events) if options.upload else None
             acts = Acts(

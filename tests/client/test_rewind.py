@@ -243,3 +243,45 @@ async def test_rounds_folded_on_a_full_disk_are_in_the_log_once_there_is_room(
     monkeypatch.setattr(RecordLog, "append", append)
     await scene.own_folds(fourth)
     assert scene.weights.records_after(GENESIS) == [one for one, _ in (first, second, third, fourth)]
+
+
+async def test_own_weights_are_not_given_up_for_what_one_endpoint_shows(scene: Scene) -> None:
+    """Each way to other weights asks for confirmation first, and leaves the own ones as they are without it."""
+    await scene.peer_folds(*rounds(1, 4))
+    checkpoint = await scene.checkpoint_of_peer()
+    asked: list[Checkpoint] = []
+    believed = False
+
+    async def confirm(shown: Checkpoint) -> None:
+        asked.append(shown)
+        if not believed:
+            raise NotYet("shown by 1 of 3")
+
+    scene.catch_up = CatchUp(
+        scene.weights,
+        scene.network,
+        FakeAdapter(),
+        scene.folder / "own",
+        scene.events,
+        tier=0,
+        confirm=confirm,
+    )
+    await scene.own_folds(*rounds(1, 6))
+    before = scene.weights.history, await scene.weights.weights_hash()
+    view = scene.at(checkpoint.history, checkpoint=checkpoint)
+    with pytest.raises(NotYet, match="shown by 1 of 3"):
+        await scene.catch_up.catch_up(view)
+    newer = replace(checkpoint, step=60, history=bytes([7]) * 32)
+    with pytest.raises(NotYet, match="shown by 1 of 3"):
+        await scene.catch_up.catch_up(scene.at(newer.history, checkpoint=newer))
+    assert newer in asked
+    assert (scene.weights.history, await scene.weights.weights_hash()) == before
+    believed = True
+    await scene.catch_up.catch_up(view)
+    assert scene.weights.history == checkpoint.history
+    assert asked[-1] == checkpoint
+    # At the checkpoint's own place, other weights are not believed either.
+    believed = False
+    with pytest.raises(NotYet, match="shown by 1 of 3"):
+        await scene.catch_up.compare(replace(checkpoint, weights_hash=bytes([9]) * 32))
+    assert await scene.weights.weights_hash() == checkpoint.weights_hash
