@@ -23,8 +23,11 @@ from psyche_train.checkpoints.part_index import MAX_INDEX_BYTES, Part, PartIndex
 from psyche_train.network import FetchError
 
 INDEX_DEADLINE_S = 15.0
-BLOB_DEADLINE_S = 600.0
-"""For one blob of a checkpoint; what has arrived by then is kept and counts when it is asked for again."""
+BLOB_DEADLINE_S = 60.0
+"""For one blob of a checkpoint; what has arrived by then is kept and counts when it is asked for again.
+
+Short, because nobody may have it any more: members drop a checkpoint's blobs when the next one is agreed.
+"""
 PEERS_SCHEME = "peers:"
 
 

@@ -43,6 +43,12 @@ def test_schedules_with_faults_keep_what_must_hold() -> None:
     assert tally.faults.total() > 10, "hardly a fault was met"
 
 
+@pytest.mark.parametrize("seed", [4579, 4736, 5010, 6753])
+def test_nobody_waits_past_the_end_for_a_checkpoint_that_was_dropped(seed: int) -> None:
+    """A late member asked ten minutes for blobs of a checkpoint that the others had replaced meanwhile."""
+    assert play(draw(seed)).violations == []
+
+
 @pytest.mark.slow
 def test_more_schedules_on_two_processes_keep_what_must_hold() -> None:
     told: list[int] = []
