@@ -31,6 +31,7 @@ from psyche_chain.client.loop import Client
 from psyche_chain.client.sharing import blob_id_of
 from psyche_chain.client.view import GENESIS, PRESENT, ChainView
 from psyche_chain.client.weights import Weights
+from psyche_train.checkpoints.part_index import PartIndex
 
 LINGER_S = 400.0
 SLOW_TRAINING = 10.0
@@ -164,7 +165,10 @@ class SimMember:
             have.add(self.model.position.history)
         blob = blob_id_of(view.checkpoint.uri) if view.checkpoint.agreed else None
         if blob is not None and peers.keep(blob):
-            have.add(view.checkpoint.history)
+            index = PartIndex.from_bytes(peers.published[blob])
+            needed = SimAdapter(top=self._top, tier=self.tier).needed(index)
+            if all(peers.keep(name) for part in needed for name, _ in part.blobs):
+                have.add(view.checkpoint.history)
         return any(not peers.keep(name) for name in self._referee.updates_between(have, view.history))
 
     # what happens to it

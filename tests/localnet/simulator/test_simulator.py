@@ -85,6 +85,13 @@ def test_member_refuses_the_end_where_the_last_copy_is_lost(seed: int) -> None:
     assert any('exit {"code": 1}' in line for line in outcome.trace), "nobody refused"
 
 
+def test_member_refuses_the_end_where_a_part_of_the_agreed_checkpoint_is_lost() -> None:
+    """The only full member's disk lost a part that it offered; its index is still to be had."""
+    outcome = play(draw(4542), keep_trace=True)
+    assert outcome.violations == []
+    assert any('exit {"code": 1}' in line for line in outcome.trace), "nobody refused"
+
+
 def test_fault_begins_where_it_was_asked_to() -> None:
     place = "acts.Acts._train:1"
     plan = dataclasses.replace(draw(7, members=3, faults=0), total_steps=4)
