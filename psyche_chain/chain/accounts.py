@@ -1,6 +1,5 @@
 """The Borsh accounts of the three programs, decoded, and how to find them."""
 
-import base64
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -287,11 +286,7 @@ async def fetch_snapshot(rpc: RpcPool, run: Run, *, deadline_s: float | None = N
         account, clock = accounts
         if account is None:
             raise NotFoundError(f"the state account {run.run_state} of run {run.run_id} does not exist")
-        state = RunState.from_account(account.data, owner=account.owner, slot=account.slot)
-        if state.run != run.key:
-            raise DecodeError(
-                f"the state account {run.run_state} belongs to run {state.run}, not to {run.key}"
-            )
+        state = _state_of(run, account)
         if clock is None or len(clock.data) < 40:
             raise DecodeError("the cluster's clock account cannot be read")
         found.append(Snapshot(state, struct.unpack_from("<q", clock.data, 32)[0]))
@@ -302,21 +297,16 @@ async def fetch_snapshot(rpc: RpcPool, run: Run, *, deadline_s: float | None = N
 
 async def checkpoint_everywhere(rpc: RpcPool, run: Run) -> dict[int, Checkpoint]:
     """The run's checkpoint, by endpoint; only of endpoints that answer and do not lag behind."""
+    return await queries.account_everywhere(
+        rpc, run.run_state, lambda account: _state_of(run, account).checkpoint
+    )
 
-    def parse(result: Any) -> Checkpoint:
-        slot = rpc.judge(result["context"], nearly=True)
-        value = result["value"]
-        state = RunState.from_account(
-            base64.b64decode(value["data"][0], validate=True),
-            owner=Pubkey.from_string(value["owner"]),
-            slot=slot,
-        )
-        if state.run != run.key:
-            raise DecodeError(f"the state account {run.run_state} belongs to run {state.run}")
-        return state.checkpoint
 
-    options = {**queries.CONFIRMED, "encoding": "base64"}
-    return await rpc.call_each("getAccountInfo", [str(run.run_state), options], check=parse)
+def _state_of(run: Run, account: queries.Account) -> RunState:
+    state = RunState.from_account(account.data, owner=account.owner, slot=account.slot)
+    if state.run != run.key:
+        raise DecodeError(f"the state account {run.run_state} belongs to run {state.run}, not to {run.key}")
+    return state
 
 
 async def fetch_spec(rpc: RpcPool, run: Run) -> Spec | None:

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import base58
 from solders.hash import Hash
@@ -11,6 +11,8 @@ from solders.pubkey import Pubkey
 
 from psyche_chain.chain.errors import RpcError
 from psyche_chain.chain.rpc import RpcPool, as_slot
+
+T = TypeVar("T")
 
 CONFIRMED: Final = {"commitment": "confirmed"}
 ACCOUNTS_PER_CALL: Final = 100
@@ -99,6 +101,16 @@ async def get_accounts(
 async def get_account(rpc: RpcPool, key: Pubkey, *, deadline_s: float | None = None) -> Account | None:
     """One account, None where nothing is stored."""
     return (await get_accounts(rpc, [key], deadline_s=deadline_s))[0]
+
+
+async def account_everywhere(rpc: RpcPool, key: Pubkey, read: Callable[[Account], T]) -> dict[int, T]:
+    """What `read` makes of an account, by endpoint; only of endpoints that have it, answer and are believed."""
+
+    def parse(result: Any) -> T:
+        return read(_account(key, result["value"], rpc.judge(result["context"], nearly=True)))
+
+    options = {**CONFIRMED, "encoding": "base64"}
+    return await rpc.call_each("getAccountInfo", [str(key), options], check=parse)
 
 
 async def get_program_accounts(

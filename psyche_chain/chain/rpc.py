@@ -127,7 +127,7 @@ class RpcPool:
 
     @property
     def names(self) -> list[str]:
-        """Hosts of the endpoints, for messages."""
+        """Hosts of the endpoints by number, for messages."""
         return [e.name for e in self._endpoints]
 
     @property
@@ -217,10 +217,6 @@ class RpcPool:
             f"no RPC endpoint answered {method} within {limit_s:g} s; last: {last}",
             hint=f"check the network and --rpc (now: {', '.join(self.names)})",
         )
-
-    def name_of(self, number: int) -> str:
-        """How messages call the endpoint of this number, as in the keys of `call_each`."""
-        return next(e.name for e in self._endpoints if e.number == number)
 
     async def call_each(
         self,

@@ -60,7 +60,7 @@ class ChainPort:
         """
         rpc = self._sender.rpc
         shown = await accounts.checkpoint_everywhere(rpc, self._run)
-        others = [rpc.name_of(number) for number, found in shown.items() if not found.is_same(checkpoint)]
+        others = [rpc.names[number] for number, found in shown.items() if not found.is_same(checkpoint)]
         if 2 * len(others) >= len(shown):
             who = ", ".join(others) or "none answered"
             raise NotYet(

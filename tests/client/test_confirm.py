@@ -21,12 +21,13 @@ from tests.client.views import NO_CHECKPOINT
 C = "http://c.test"
 TRUE = replace(NO_CHECKPOINT, agreed=True, step=8, history=bytes([1]) * 32, weights_hash=bytes([2]) * 32)
 FORGED = replace(TRUE, weights_hash=bytes([3]) * 32)
-RUN = cast(accounts.Run, SimpleNamespace(key="run", run_state="state"))
+RUN = cast(accounts.Run, SimpleNamespace(key="run", run_state=Keypair().pubkey()))
 
 
 def shows(mark: str) -> Node:
     """An endpoint whose state account holds one letter: `t` for the true checkpoint, `f` for a forged one."""
-    value = {"data": [base64.b64encode(mark.encode()).decode(), "base64"], "owner": str(Keypair().pubkey())}
+    data = [base64.b64encode(mark.encode()).decode(), "base64"]
+    value = {"data": data, "owner": str(Keypair().pubkey()), "lamports": 1}
     return Node(lambda method, params: at(5, value))
 
 
